@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that are either the old bytes or the new bytes, whatever happens in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Optional
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the entries of directory `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: Path) -> Optional[str]:
+    """The text of `path`, or None when there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return None
+
+
+def atomic_write(path: Path, text: str, mode: int = 0o644, uid: int = -1, gid: int = -1) -> None:
+    """Replace `path` by `text` with permission bits `mode`: temporary file, fsync, rename, fsync of the directory.
+
+    `uid` and `gid` of -1 leave the owner that a new file gets. Raises OSError; the old file is then untouched.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            os.fchown(stream.fileno(), uid, gid)
+            os.fchmod(stream.fileno(), mode)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    fsync_directory(path.parent)
+
+
+def atomic_symlink(path: Path, target: str) -> None:
+    """Point the symbolic link `path` to `target` in one rename; raises OSError."""
+    temporary = path.parent / f".{path.name}.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    temporary.symlink_to(target)
+    os.rename(temporary, path)
+    fsync_directory(path.parent)
+
+
+def remove(path: Path) -> bool:
+    """Unlink `path` durably; False when it was not there."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    fsync_directory(path.parent)
+    return True
+
+
+def make_directories(path: Path, mode: int = 0o755) -> None:
+    """Create `path` and what is missing above it, each with permission bits `mode`, durably."""
+    if path.is_dir():
+        return
+    make_directories(path.parent, mode)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=mode)
+        path.chmod(mode)
+        fsync_directory(path.parent)
