@@ -62,7 +62,7 @@ def remove(path: Path) -> bool:
     """Unlink `path` durably; False when it was not there."""
     try:
         path.unlink()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     fsync_directory(path.parent)
     return True

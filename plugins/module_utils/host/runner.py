@@ -55,7 +55,7 @@ class Runner:
         try:
             done = subprocess.run(
                 list(argv),
-                **({"stdin": subprocess.DEVNULL} if data is None else {"input": data}),
+                input=data or "",
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=environment,

@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One service's files and units as one transaction: stage, validate, swap, reload, check; or the old bytes again.
+
+A marker on disk stands from before the first swap until the service has taken the new bytes. A run that was killed in
+between is therefore finished by the next one, although no file differs any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import grp
+import json
+import os
+import pwd
+import shlex
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from ..host import files as disk
+from ..host.clock import Clock
+from ..host.runner import Runner
+
+MARKERS = Path("/var/lib/slipway/converge")
+EFFECTS = ("none", "daemon-reload", "reload", "restart")
+HIDDEN = "(secret content is not shown)\n"
+
+
+class ConvergeError(Exception):
+    """The transaction failed; the message says where, why and what state the host is in now."""
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """A file that has to be there with these bytes, or has to be gone (`content` None)."""
+
+    path: Path
+    content: Optional[str]
+    owner: str = "root"
+    group: str = "root"
+    mode: int = 0o644
+    validate: str = ""
+    effect: str = "reload"
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class DirectorySpec:
+    """A directory with owner and mode, or one that has to be gone when it is empty (`present` False)."""
+
+    path: Path
+    owner: str = "root"
+    group: str = "root"
+    mode: int = 0o755
+    present: bool = True
+
+
+@dataclass(frozen=True)
+class LinkSpec:
+    """A symbolic link, or one that has to be gone (`target` None)."""
+
+    path: Path
+    target: Optional[str]
+    effect: str = "reload"
+
+
+@dataclass(frozen=True)
+class UnitSpec:
+    """A systemd unit: whether it is enabled (None: as it is), runs (`started`, `stopped`, `none`), and follows changes."""
+
+    name: str
+    enabled: Optional[bool] = True
+    state: str = "started"
+    on_change: str = "auto"
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """What one service has to look like."""
+
+    name: str
+    directories: tuple[DirectorySpec, ...] = ()
+    files: tuple[FileSpec, ...] = ()
+    links: tuple[LinkSpec, ...] = ()
+    exclusive: tuple[tuple[Path, str], ...] = ()
+    units: tuple[UnitSpec, ...] = ()
+    validate: tuple[tuple[str, ...], ...] = ()
+    apply: tuple[tuple[str, ...], ...] = ()
+    check: tuple[tuple[str, ...], ...] = ()
+    check_timeout: float = 15.0
+
+
+@dataclass(frozen=True)
+class State:
+    """What stands at a path: nothing, a file with bytes, a link with its target, or a directory."""
+
+    kind: str = "absent"
+    content: str = ""
+    owner: str = ""
+    group: str = ""
+    mode: int = 0
+
+
+@dataclass(frozen=True)
+class Change:
+    """One path whose state differs from the declared one."""
+
+    path: Path
+    before: State
+    after: State
+    effect: str
+    secret: bool = False
+
+
+@dataclass
+class Outcome:
+    """What was (or, in check mode, would be) done."""
+
+    changes: list[Change] = field(default_factory=list)
+    resumed: str = ""
+    actions: list[str] = field(default_factory=list)
+    reloaded: list[str] = field(default_factory=list)
+    restarted: list[str] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """True when anything differs or an interrupted run has to be finished."""
+        return bool(self.changes or self.actions or self.resumed)
+
+    def diff(self) -> list[dict[str, str]]:
+        """One entry for each changed path, as Ansible shows it."""
+        return [_diff(change) for change in self.changes]
+
+
+def _name(lookup: Any, number: int) -> str:
+    try:
+        return str(lookup(number)[0])
+    except KeyError:
+        return str(number)
+
+
+def observe(path: Path) -> State:
+    """What stands at `path` now; raises OSError when it cannot be read."""
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return State()
+    owner, group = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISLNK(status.st_mode):
+        return State("link", os.readlink(path))
+    if stat.S_ISDIR(status.st_mode):
+        return State("directory", "", owner, group, mode)
+    return State("file", disk.read_text(path) or "", owner, group, mode)
+
+
+def _wanted_file(spec: FileSpec) -> State:
+    return State() if spec.content is None else State("file", spec.content, spec.owner, spec.group, spec.mode)
+
+
+def _wanted_directory(spec: DirectorySpec) -> State:
+    return State("directory", "", spec.owner, spec.group, spec.mode) if spec.present else State()
+
+
+def plan(transaction: Transaction) -> list[Change]:
+    """The paths that differ from what `transaction` declares, directories first."""
+    wanted: list[tuple[Path, State, str, bool]] = []
+    for directory in transaction.directories:
+        wanted.append((directory.path, _wanted_directory(directory), "none", False))
+    for spec in transaction.files:
+        wanted.append((spec.path, _wanted_file(spec), spec.effect, spec.secret))
+    for link in transaction.links:
+        wanted.append((link.path, State() if link.target is None else State("link", link.target), link.effect, False))
+    declared = {path for path, *_rest in wanted}
+    for folder, pattern in transaction.exclusive:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path not in declared and fnmatch.fnmatch(path.name, pattern):
+                wanted.append((path, State(), "reload", True))
+    changes = []
+    for path, after, effect, secret in wanted:
+        before = observe(path)
+        occupied = after.kind == "absent" and before.kind == "directory" and any(path.iterdir())
+        if before != after and not occupied:
+            changes.append(Change(path, before, after, effect, secret))
+    return changes
+
+
+def _diff(change: Change) -> dict[str, str]:
+    def show(state: State) -> str:
+        if state.kind == "absent":
+            return ""
+        if state.kind == "link":
+            return f"-> {state.content}\n"
+        head = f"# {state.owner}:{state.group} {state.mode:04o}\n"
+        if state.kind == "directory":
+            return head
+        return head + (HIDDEN if change.secret else state.content)
+
+    before, after = show(change.before), show(change.after)
+    if change.secret and change.before.kind == change.after.kind and change.before.content != change.after.content:
+        after += "(differs)\n"
+    return {"before_header": str(change.path), "after_header": str(change.path), "before": before, "after": after}
+
+
+def _identifier(kind: str, name: str, lookup: Any, path: Path) -> int:
+    try:
+        return int(name) if name.isdigit() else int(lookup(name)[2])
+    except KeyError:
+        raise ConvergeError(f"{path}: there is no {kind} `{name}` on this host; create it first") from None
+
+
+def put(path: Path, state: State) -> None:
+    """Bring `path` to `state` in one step; raises OSError or ConvergeError."""
+    if state.kind == "absent":
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        else:
+            disk.remove(path)
+        return
+    disk.make_directories(path.parent)
+    if state.kind == "link":
+        disk.atomic_symlink(path, state.content)
+        return
+    uid = _identifier("user", state.owner, pwd.getpwnam, path)
+    gid = _identifier("group", state.group, grp.getgrnam, path)
+    if state.kind == "directory":
+        disk.make_directories(path, state.mode)
+        os.chown(path, uid, gid)
+        os.chmod(path, state.mode)
+    else:
+        disk.atomic_write(path, state.content, state.mode, uid, gid)
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """What systemd says of a unit."""
+
+    loaded: bool
+    active: bool
+    enabled: str
+    needs_daemon_reload: bool
+
+
+def parse_units(listing: str) -> dict[str, UnitState]:
+    """Unit states from `systemctl show --property=Id,…` output, by unit name."""
+    states = {}
+    for block in listing.strip().split("\n\n"):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "Id" in values:
+            for name in {values["Id"], *values.get("Names", "").split()}:
+                states[name] = UnitState(
+                    loaded=values.get("LoadState") == "loaded",
+                    active=values.get("ActiveState") in ("active", "activating", "reloading"),
+                    enabled=values.get("UnitFileState", ""),
+                    needs_daemon_reload=values.get("NeedDaemonReload") == "yes",
+                )
+    return states
+
+
+class Converger:
+    """Brings a host to a Transaction."""
+
+    def __init__(self, runner: Runner, clock: Optional[Clock] = None, markers: Path = MARKERS) -> None:
+        self.runner = runner
+        self.clock = clock or Clock()
+        self.markers = markers
+
+    def run(self, transaction: Transaction, check_mode: bool = False) -> Outcome:
+        """Do what is needed and say what was done; raises ConvergeError after having restored the old state."""
+        outcome = Outcome(changes=plan(transaction))
+        marker = self.markers / transaction.name
+        left_over = disk.read_text(marker)
+        if left_over is not None:
+            outcome.resumed = _marked_effect(left_over)
+        effect = max([outcome.resumed or "none", *(c.effect for c in outcome.changes)], key=EFFECTS.index)
+        if check_mode:
+            self._units(transaction, effect, outcome, check_mode=True)
+            return outcome
+        self._validate_staged(transaction, outcome.changes)
+        if outcome.changes:
+            disk.make_directories(self.markers, 0o700)
+            disk.atomic_write(marker, json.dumps({"effect": effect}) + "\n", 0o600)
+        swapped: list[Change] = []
+        try:
+            for change in outcome.changes:
+                swapped.append(change)
+                put(change.path, change.after)
+            if outcome.changed:
+                self._commands("validation", transaction.validate)
+            if effect != "none" and self._touches_units(outcome.changes):
+                self.runner.must(["systemctl", "daemon-reload"])
+            if outcome.changed:
+                self._commands("applying", transaction.apply)
+            self._units(transaction, effect, outcome, check_mode=False)
+            if outcome.changed:
+                self._check(transaction)
+        except Exception as error:
+            self._restore(transaction, swapped, effect, marker)
+            where = ", ".join(str(c.path) for c in outcome.changes) or "no file"
+            raise ConvergeError(f"{transaction.name}: {error}\nThe old state is back ({where}).") from error
+        disk.remove(marker)
+        return outcome
+
+    def _validate_staged(self, transaction: Transaction, changes: Sequence[Change]) -> None:
+        changed = {change.path for change in changes}
+        for spec in transaction.files:
+            if not spec.validate or spec.content is None or spec.path not in changed:
+                continue
+            disk.make_directories(self.markers, 0o700)
+            staged = self.markers / f"{transaction.name}.staged"
+            disk.atomic_write(staged, spec.content, 0o600)
+            argv = [part.replace("%s", str(staged)) for part in shlex.split(spec.validate)]
+            result = self.runner.run(argv)
+            disk.remove(staged)
+            if not result.ok:
+                raise ConvergeError(f"{spec.path} was not written: `{spec.validate}` says {result.text()}")
+
+    @staticmethod
+    def _touches_units(changes: Sequence[Change]) -> bool:
+        return any(str(c.path).startswith(("/etc/systemd/", "/usr/lib/systemd/", "/lib/systemd/")) for c in changes)
+
+    def _commands(self, phase: str, commands: Sequence[Sequence[str]]) -> None:
+        for argv in commands:
+            result = self.runner.run(argv)
+            if not result.ok:
+                raise ConvergeError(f"{phase} failed: `{' '.join(argv)}` says {result.text()[-3000:]}")
+
+    def _check(self, transaction: Transaction) -> None:
+        deadline = self.clock.monotonic() + transaction.check_timeout
+        for argv in transaction.check:
+            while not (result := self.runner.run(argv)).ok:
+                if self.clock.monotonic() >= deadline:
+                    raise ConvergeError(
+                        f"not healthy {transaction.check_timeout:g} s after the change:"
+                        f" `{' '.join(argv)}` says {result.text()[-3000:]}"
+                    )
+                self.clock.sleep(0.3)
+
+    def _states(self, units: Sequence[UnitSpec]) -> dict[str, UnitState]:
+        if not units:
+            return {}
+        properties = "--property=Id,Names,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
+        return parse_units(self.runner.run(["systemctl", "show", properties, "--", *(u.name for u in units)]).out)
+
+    def _units(self, transaction: Transaction, effect: str, outcome: Outcome, check_mode: bool) -> None:
+        states = self._states(transaction.units)
+        if not check_mode and any(state.needs_daemon_reload for state in states.values()):
+            self.runner.must(["systemctl", "daemon-reload"])
+        for unit in transaction.units:
+            state = states.get(unit.name, UnitState(False, False, "", False))
+            for verb in unit_steps(unit, state, effect):
+                {"reload-or-restart": outcome.reloaded, "restart": outcome.restarted}.get(verb, []).append(unit.name)
+                outcome.actions.append(f"{verb} {unit.name}")
+                if not check_mode:
+                    self._systemctl(verb, unit.name)
+
+    def _systemctl(self, verb: str, unit: str) -> None:
+        result = self.runner.run(["systemctl", verb, "--", unit])
+        if not result.ok:
+            log = self.runner.run(["journalctl", "--unit", unit, "--lines=20", "--no-pager", "--output=cat"])
+            raise ConvergeError(f"systemctl {verb} {unit} failed: {result.text()}\nIts last log lines:\n{log.out.strip()}")
+
+    def _restore(self, transaction: Transaction, swapped: Sequence[Change], effect: str, marker: Path) -> None:
+        for change in reversed(swapped):
+            put(change.path, change.before)
+        if self._touches_units(swapped):
+            self.runner.run(["systemctl", "daemon-reload"])
+        states = self._states(transaction.units)
+        for unit in transaction.units:
+            state = states.get(unit.name)
+            if effect in ("reload", "restart") and unit.on_change != "none" and state and state.loaded:
+                self.runner.run(["systemctl", "reset-failed", "--", unit.name])
+                self.runner.run(["systemctl", "reload-or-restart" if state.active else "restart", "--", unit.name])
+        disk.remove(marker)
+
+
+def _marked_effect(text: str) -> str:
+    try:
+        effect = json.loads(text).get("effect")
+    except (ValueError, AttributeError):
+        effect = None
+    return effect if effect in EFFECTS and effect != "none" else "restart"
+
+
+def unit_steps(unit: UnitSpec, state: UnitState, effect: str) -> list[str]:
+    """The systemctl verbs that bring `unit` from `state` to its declared state after a change with `effect`."""
+    verbs = []
+    if unit.enabled is True and state.enabled not in ("enabled", "static", "alias", "indirect", "generated"):
+        verbs.append("enable")
+    if unit.enabled is False and state.enabled == "enabled":
+        verbs.append("disable")
+    if unit.state == "stopped" and state.active:
+        verbs.append("stop")
+    if unit.state == "started" and not state.active:
+        verbs.append("start")
+    elif unit.state == "started" and effect in ("reload", "restart") and unit.on_change != "none":
+        wanted = effect if unit.on_change == "auto" else unit.on_change
+        verbs.append("restart" if wanted == "restart" else "reload-or-restart")
+    return verbs

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading settings back from where they act: the kernel, the running process, systemd, the socket, the answer."""
+
+from __future__ import annotations
+
+import grp
+import http.client
+import pwd
+import re
+import socket
+import ssl
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from ..host.runner import Runner
+
+LIMIT_NAMES = {
+    "nofile": "Max open files",
+    "nproc": "Max processes",
+    "core": "Max core file size",
+    "memlock": "Max locked memory",
+}
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One declared value that is not effective."""
+
+    what: str
+    declared: str
+    effective: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: declared {self.declared}, effective {self.effective}. {self.remedy}"
+
+
+class Reader:
+    """Where effective values are read; `proc` is replaced by tests."""
+
+    def __init__(self, runner: Runner, proc: Path = Path("/proc")) -> None:
+        self.runner = runner
+        self.proc = proc
+        self.kinds: dict[str, Callable[[Mapping[str, Any]], Iterable[Mismatch]]] = {
+            "sysctl": self._sysctl,
+            "limit": self._limit,
+            "unit": self._unit,
+            "listen": self._listen,
+            "command": self._command,
+            "file": self._file,
+            "http": self._http,
+        }
+
+    def read(self, checks: Iterable[Mapping[str, Any]]) -> list[Mismatch]:
+        """All mismatches of `checks`; a check is a mapping with `kind` and what that kind needs."""
+        return [mismatch for check in checks for mismatch in self.kinds[check["kind"]](check)]
+
+    def _sysctl(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        key = str(check["key"])
+        wanted = " ".join(str(check["value"]).split())
+        try:
+            path = self.proc / "sys" / key.replace(".", "/")
+            effective = " ".join(path.read_text(encoding="ascii").split())
+        except OSError as error:
+            effective = f"unreadable ({error.strerror})"
+        if effective != wanted:
+            yield Mismatch(
+                f"sysctl {key}", wanted, effective, "Another file in /etc/sysctl.d may set it later, or this kernel refuses it."
+            )
+
+    def _main_pid(self, check: Mapping[str, Any]) -> Optional[str]:
+        if "unit" in check:
+            pid = self.runner.run(["systemctl", "show", "--property=MainPID", "--value", "--", str(check["unit"])]).out.strip()
+            return pid if pid not in ("", "0") else None
+        found = self.runner.run(["pgrep", "--oldest", "--exact", str(check["process"])]).out.split()
+        return found[0] if found else None
+
+    def _limit(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        subject = str(check.get("unit") or check.get("process"))
+        name, wanted = str(check["name"]), str(check["value"])
+        pid = self._main_pid(check)
+        if pid is None:
+            yield Mismatch(f"{subject} {name}", wanted, "not running", f"See `systemctl status {subject}`.")
+            return
+        soft = parse_limit((self.proc / pid / "limits").read_text(encoding="ascii"), LIMIT_NAMES[name])
+        enough = at_least(soft, wanted) if check.get("at_least", True) else soft == wanted
+        if not enough:
+            yield Mismatch(
+                f"limit {name} of {subject} (process {pid})",
+                wanted,
+                soft,
+                "A hard limit above the service cuts it, or the service was not restarted since the change.",
+            )
+
+    def _unit(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        unit, properties = str(check["unit"]), check["properties"]
+        names = ",".join(properties)
+        out = self.runner.run(["systemctl", "show", f"--property={names}", "--", unit]).out
+        values = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        for name, wanted in properties.items():
+            effective = values.get(name, "")
+            if effective != str(wanted):
+                yield Mismatch(f"{unit} {name}", str(wanted), effective or "unset", f"See `systemctl status {unit}`.")
+
+    def _listen(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        port, address = int(check["port"]), str(check.get("address", ""))
+        listeners = listening(self.proc, port)
+        if bool(check.get("closed")):
+            if listeners:
+                yield Mismatch(
+                    f"port {port}", "closed", f"listening on {', '.join(sorted(listeners))}", "Stop what listens there."
+                )
+            return
+        if not listeners or (address and not listeners & {address, "0.0.0.0", "::"}):
+            yield Mismatch(
+                f"port {port}",
+                f"listening{' on ' + address if address else ''}",
+                ", ".join(sorted(listeners)) or "nothing listens",
+                "See the log of the service that owns this port.",
+            )
+        elif bool(check.get("only")) and listeners - {address}:
+            extra = ", ".join(sorted(listeners - {address}))
+            yield Mismatch(
+                f"port {port}", f"listening on {address} only", extra, "The service listens on more addresses than declared."
+            )
+
+    def _command(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        argv = [str(part) for part in check["argv"]]
+        what = str(check.get("what") or " ".join(argv))
+        result = self.runner.run(argv, timeout=60)
+        expected_rc = int(check.get("rc", 0))
+        if result.rc != expected_rc:
+            yield Mismatch(
+                what, f"exit status {expected_rc}", f"{result.rc}: {result.text()[-500:]}", "Run it by hand on this host."
+            )
+        elif "equals" in check and result.out.strip() != str(check["equals"]).strip():
+            yield Mismatch(
+                what, str(check["equals"]), result.out.strip()[-500:], str(check.get("remedy", "Run it by hand on this host."))
+            )
+        elif "matches" in check and not re.search(str(check["matches"]), result.out, re.MULTILINE):
+            effective = f"no match in {len(result.out.splitlines())} lines of output"
+            yield Mismatch(what, str(check["matches"]), effective, str(check.get("remedy", "Run it by hand on this host.")))
+
+    def _file(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        path = Path(str(check["path"]))
+        try:
+            status = path.stat()
+        except OSError as error:
+            yield Mismatch(str(path), "present", str(error.strerror), "Run the role again.")
+            return
+        found = {
+            "mode": f"{stat.S_IMODE(status.st_mode):04o}",
+            "owner": _name(pwd.getpwuid, status.st_uid),
+            "group": _name(grp.getgrgid, status.st_gid),
+        }
+        for name, effective in found.items():
+            wanted = check.get(name)
+            if wanted is not None and str(wanted) != effective:
+                yield Mismatch(f"{path} {name}", str(wanted), effective, "Run the role again.")
+
+    def _http(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        wanted, url = int(check.get("status", 200)), str(check["url"])
+        try:
+            status, headers = fetch(check)
+        except (OSError, http.client.HTTPException, ssl.SSLError) as error:
+            yield Mismatch(url, f"status {wanted}", f"no answer ({error})", "See the log of the service.")
+            return
+        if status != wanted:
+            yield Mismatch(url, f"status {wanted}", f"status {status}", "See the log of the service.")
+        for name, value in (check.get("headers") or {}).items():
+            if not re.search(str(value), headers.get(str(name).lower(), "")):
+                yield Mismatch(
+                    f"{url} header {name}", str(value), headers.get(str(name).lower(), "absent"), "Run the role again."
+                )
+
+
+def _name(lookup: Callable[[int], Any], number: int) -> str:
+    try:
+        return str(lookup(number)[0])
+    except KeyError:
+        return str(number)
+
+
+def parse_limit(table: str, title: str) -> str:
+    """The soft value of the row `title` of a /proc/PID/limits table; empty when there is no such row."""
+    for line in table.splitlines():
+        if line.startswith(title):
+            return line[len(title) :].split()[0]
+    return ""
+
+
+def at_least(effective: str, wanted: str) -> bool:
+    """Whether limit `effective` allows as much as `wanted`; both a number or `unlimited`."""
+    if effective == "unlimited":
+        return True
+    return effective.isdigit() and wanted.isdigit() and int(effective) >= int(wanted)
+
+
+def listening(proc: Path, port: int) -> set[str]:
+    """Addresses on which a TCP socket listens at `port`, from /proc/net/tcp and tcp6 (state 0A, addresses in host byte order)."""
+    found = set()
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        try:
+            rows = (proc / "net" / name).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            local, state = row.split()[1], row.split()[3]
+            address, hex_port = local.split(":")
+            if state == "0A" and int(hex_port, 16) == port:
+                words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
+                found.add(socket.inet_ntop(family, b"".join(words)))
+    return found
+
+
+def fetch(check: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
+    """Status and headers of one request; `connect` is the address to connect to, `host` the name asked for.
+
+    Raises OSError or HTTPException when there is no answer.
+    """
+    scheme, rest = str(check["url"]).split("://", 1)
+    authority, _slash, path = rest.partition("/")
+    name, _colon, port = authority.partition(":")
+    address = str(check.get("connect") or name)
+    number = int(port or (443 if scheme == "https" else 80))
+    raw = socket.create_connection((address, number), timeout=float(check.get("timeout", 10)))
+    try:
+        stream: socket.socket = raw
+        if scheme == "https":
+            context = ssl.create_default_context(cafile=check.get("ca"))
+            if check.get("insecure"):
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            stream = context.wrap_socket(raw, server_hostname=str(check.get("host") or name))
+        connection = http.client.HTTPConnection(name, number)
+        connection.sock = stream
+        connection.request("GET", "/" + path, headers={"Host": str(check.get("host") or name), "Connection": "close"})
+        answer = connection.getresponse()
+        headers = {key.lower(): value for key, value in answer.getheaders()}
+        connection.close()
+        return answer.status, headers
+    finally:
+        raw.close()

@@ -1,0 +1,261 @@
+#!/usr/bin/python
+# Copyright: slipway.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: files and units of one service as one transaction."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: converge
+short_description: Bring the files and units of a service to a declared state as one transaction
+version_added: 0.1.0
+description:
+  - Compares everything with the live state first. Nothing differs means nothing is touched.
+  - Otherwise files are validated in a staging place, swapped atomically, validated in place, and the units are reloaded or
+    restarted once. When validation, the unit or a check afterwards fails, the old bytes come back and the task fails.
+  - A run that is killed between swap and reload is finished by the next run.
+author: slipway.server contributors
+options:
+  name:
+    description: Name of the transaction. One service has one name.
+    type: str
+    required: true
+  directories:
+    description: Directories with owner and mode.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: Absolute path., type: path, required: true}
+      owner: {description: User name., type: str, default: root}
+      group: {description: Group name., type: str, default: root}
+      mode: {description: Octal permission bits as text., type: str, default: "0755"}
+      state: {description: C(absent) removes it when it is empty., type: str, choices: [present, absent], default: present}
+  files:
+    description: Files that are shown in the diff.
+    type: list
+    elements: dict
+    default: []
+    suboptions: &file
+      path: {description: Absolute path., type: path, required: true}
+      content: {description: The whole text of the file., type: str}
+      owner: {description: User name., type: str, default: root}
+      group: {description: Group name., type: str, default: root}
+      mode: {description: Octal permission bits as text., type: str, default: "0644"}
+      validate: {description: Command that must accept the staged file; C(%s) is its path., type: str, default: ""}
+      effect:
+        description: What a change of this file asks of the units.
+        type: str
+        choices: [none, daemon-reload, reload, restart]
+        default: reload
+      state: {description: Whether the file is there., type: str, choices: [present, absent], default: present}
+  secret_files:
+    description: Like O(files), but the content is shown nowhere.
+    type: list
+    elements: dict
+    default: []
+    suboptions: *file
+  links:
+    description: Symbolic links; without O(links[].target) the link has to be gone.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: Absolute path of the link., type: path, required: true}
+      target: {description: What it points to., type: str}
+      effect:
+        description: What a change of this link asks of the units.
+        type: str
+        choices: [none, daemon-reload, reload, restart]
+        default: reload
+  exclusive:
+    description: Folders in which files that match a pattern and are not declared here are removed.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: The folder., type: path, required: true}
+      pattern: {description: Shell pattern of file names., type: str, required: true}
+  validate:
+    description: Commands that must succeed after the swap and before any reload.
+    type: list
+    elements: list
+    default: []
+  apply:
+    description: Commands that make changed files effective where no unit does.
+    type: list
+    elements: list
+    default: []
+  units:
+    description: systemd units in the order in which they are handled.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: Unit name with suffix., type: str, required: true}
+      enabled: {description: Whether it starts at boot., type: bool}
+      state: {description: Whether it runs., type: str, choices: [started, stopped, none], default: started}
+      on_change:
+        description: What a change does to a running unit; C(auto) follows the strongest effect of the changed files.
+        type: str
+        choices: [auto, reload, restart, none]
+        default: auto
+  check:
+    description: Commands that must succeed after the reload, tried until O(check_timeout) has passed.
+    type: list
+    elements: list
+    default: []
+  check_timeout:
+    description: Seconds.
+    type: float
+    default: 15
+attributes:
+  check_mode:
+    description: Says what would change; per-file and in-place validation are not run.
+    support: full
+  diff_mode:
+    description: Shows each file; secret content stays hidden.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep nginx to one file, validated, or as it was
+  slipway.server.converge:
+    name: nginx
+    files:
+      - path: /etc/nginx/conf.d/tokens.conf
+        content: "server_tokens off;\n"
+    validate:
+      - [nginx, -t]
+    units:
+      - {name: nginx.service, enabled: true}
+"""
+
+RETURN = r"""
+files_changed:
+  description: Paths that were, or in check mode would be, changed.
+  type: list
+  returned: success
+actions:
+  description: What was done to units, in order.
+  type: list
+  returned: success
+reloaded:
+  description: Units that took the change by a reload.
+  type: list
+  returned: success
+restarted:
+  description: Units that took the change by a restart.
+  type: list
+  returned: success
+resumed:
+  description: The effect that an interrupted earlier run had left open; empty when there was none.
+  type: str
+  returned: success
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
+from ansible_collections.slipway.server.plugins.module_utils.settings import converge
+
+PATH = {"type": "path", "required": True}
+OWNED = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
+STATE = {"state": {"type": "str", "choices": ["present", "absent"], "default": "present"}}
+EFFECT = {"effect": {"type": "str", "choices": list(converge.EFFECTS), "default": "reload"}}
+FILE = {
+    "path": PATH,
+    "content": {"type": "str"},
+    "mode": {"type": "str", "default": "0644"},
+    "validate": {"type": "str", "default": ""},
+    **OWNED,
+    **STATE,
+    **EFFECT,
+}
+UNIT = {
+    "name": {"type": "str", "required": True},
+    "enabled": {"type": "bool"},
+    "state": {"type": "str", "choices": ["started", "stopped", "none"], "default": "started"},
+    "on_change": {"type": "str", "choices": ["auto", "reload", "restart", "none"], "default": "auto"},
+}
+
+
+def listed(options: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Specification of a list of mappings."""
+    return {"type": "list", "elements": "dict", "default": [], "options": options, **more}
+
+
+COMMANDS = {"type": "list", "elements": "list", "default": []}
+SPEC = {
+    "name": {"type": "str", "required": True},
+    "directories": listed({"path": PATH, "mode": {"type": "str", "default": "0755"}, **OWNED, **STATE}),
+    "files": listed(FILE, required_if=[("state", "present", ["content"])]),
+    "secret_files": listed(
+        {**FILE, "content": {"type": "str", "no_log": True}}, required_if=[("state", "present", ["content"])], no_log=False
+    ),
+    "links": listed({"path": PATH, "target": {"type": "str"}, **EFFECT}),
+    "exclusive": listed({"path": PATH, "pattern": {"type": "str", "required": True}}),
+    "units": listed(UNIT),
+    "validate": COMMANDS,
+    "apply": COMMANDS,
+    "check": COMMANDS,
+    "check_timeout": {"type": "float", "default": 15},
+}
+
+
+def file_spec(item: dict[str, Any], secret: bool) -> converge.FileSpec:
+    """One entry of files or secret_files."""
+    return converge.FileSpec(
+        path=Path(item["path"]),
+        content=item["content"] if item["state"] == "present" else None,
+        owner=item["owner"],
+        group=item["group"],
+        mode=int(item["mode"], 8),
+        validate=item["validate"],
+        effect=item["effect"],
+        secret=secret,
+    )
+
+
+def transaction(params: dict[str, Any]) -> converge.Transaction:
+    """The parameters as the library takes them."""
+    return converge.Transaction(
+        name=params["name"],
+        directories=tuple(
+            converge.DirectorySpec(Path(d["path"]), d["owner"], d["group"], int(d["mode"], 8), d["state"] == "present")
+            for d in params["directories"]
+        ),
+        files=tuple(
+            [file_spec(item, False) for item in params["files"]] + [file_spec(item, True) for item in params["secret_files"]]
+        ),
+        links=tuple(converge.LinkSpec(Path(link["path"]), link["target"], link["effect"]) for link in params["links"]),
+        exclusive=tuple((Path(item["path"]), item["pattern"]) for item in params["exclusive"]),
+        units=tuple(converge.UnitSpec(u["name"], u["enabled"], u["state"], u["on_change"]) for u in params["units"]),
+        check_timeout=params["check_timeout"],
+        **{key: tuple(tuple(map(str, argv)) for argv in params[key]) for key in ("validate", "apply", "check")},
+    )
+
+
+def main() -> None:
+    """Read parameters, ask the library, answer."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    try:
+        done = converge.Converger(Runner()).run(transaction(module.params), module.check_mode)
+    except (converge.ConvergeError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=done.changed,
+        diff=done.diff(),
+        files_changed=[str(change.path) for change in done.changes],
+        actions=done.actions,
+        reloaded=done.reloaded,
+        restarted=done.restarted,
+        resumed=done.resumed,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+#!/usr/bin/python
+# Copyright: slipway.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: compare declared settings with the effective ones."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: readback
+short_description: Compare declared settings with what running processes really use
+version_added: 0.1.0
+description:
+  - Reads all given settings back in one round trip and fails with every mismatch at once.
+  - In check mode mismatches are returned and shown as warnings, because nothing may have been applied yet.
+author: slipway.server contributors
+options:
+  name:
+    description: What is read back, for messages.
+    type: str
+    required: true
+  checks:
+    description:
+      - One mapping for each value, with a C(kind) and what the kind needs.
+      - C(sysctl) takes O(checks[].key) and O(checks[].value).
+      - C(limit) takes O(checks[].unit) or O(checks[].process), O(checks[].name), O(checks[].value) and O(checks[].at_least).
+      - C(unit) takes O(checks[].unit) and O(checks[].properties) of C(systemctl show).
+      - C(listen) takes O(checks[].port), and optionally O(checks[].address), O(checks[].only) or O(checks[].closed).
+      - C(command) takes O(checks[].argv) and one of O(checks[].equals), O(checks[].matches), O(checks[].rc).
+      - C(file) takes O(checks[].path) and O(checks[].mode), O(checks[].owner), O(checks[].group).
+      - C(http) takes O(checks[].url), O(checks[].status), O(checks[].headers), O(checks[].host), O(checks[].connect),
+        O(checks[].ca), O(checks[].insecure).
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      kind:
+        description: What is compared.
+        type: str
+        required: true
+        choices: [sysctl, limit, unit, listen, command, file, http]
+      key: {description: Name of a kernel setting., type: str}
+      value: {description: Declared value., type: str}
+      unit: {description: A systemd unit., type: str}
+      process: {description: Name of a process where there is no unit., type: str}
+      name: {description: Name of a limit, type: str, choices: [nofile, nproc, core, memlock]}
+      at_least: {description: Whether a higher limit is accepted., type: bool, default: true}
+      properties: {description: Unit properties and their values., type: dict}
+      port: {description: A TCP port., type: int}
+      address: {description: Address that has to listen., type: str}
+      only: {description: Whether other addresses are a mismatch., type: bool, default: false}
+      closed: {description: Whether nothing may listen., type: bool, default: false}
+      argv: {description: A command without shell., type: list, elements: str}
+      what: {description: How the command is called in messages., type: str}
+      equals: {description: Exact output., type: str}
+      matches: {description: Regular expression searched in the output., type: str}
+      rc: {description: Exit status., type: int, default: 0}
+      remedy: {description: What to do on a mismatch., type: str}
+      path: {description: A file or directory., type: path}
+      mode: {description: Permission bits in four octal digits., type: str}
+      owner: {description: Name of the owner., type: str}
+      group: {description: Name of the group., type: str}
+      url: {description: Address of a request., type: str}
+      status: {description: Status of the answer., type: int, default: 200}
+      headers: {description: Header names and regular expressions., type: dict}
+      host: {description: Host name to ask for., type: str}
+      connect: {description: Address to connect to., type: str}
+      ca: {description: Certificate authority file., type: path}
+      insecure: {description: Whether any certificate is accepted., type: bool, default: false}
+      timeout: {description: Seconds., type: float, default: 10}
+attributes:
+  check_mode:
+    description: Reads; does not fail on mismatches.
+    support: full
+  diff_mode:
+    description: Nothing is changed.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Prove that the limits reached nginx
+  slipway.server.readback:
+    name: nginx
+    checks:
+      - {kind: limit, unit: nginx.service, name: nofile, value: "8192"}
+      - {kind: listen, port: 443}
+      - {kind: sysctl, key: net.core.somaxconn, value: "4096"}
+"""
+
+RETURN = r"""
+mismatches:
+  description: One sentence for each declared value that is not effective.
+  type: list
+  returned: always
+checked:
+  description: Number of values that were read.
+  type: int
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
+from ansible_collections.slipway.server.plugins.module_utils.settings.readback import Reader
+
+TEXTS = ("key", "value", "unit", "process", "address", "what", "equals", "matches", "remedy", "mode", "owner", "group")
+TEXTS += ("url", "host", "connect")
+CHECK = {
+    "kind": {"type": "str", "required": True, "choices": ["sysctl", "limit", "unit", "listen", "command", "file", "http"]},
+    "name": {"type": "str", "choices": ["nofile", "nproc", "core", "memlock"]},
+    "at_least": {"type": "bool", "default": True},
+    "properties": {"type": "dict"},
+    "headers": {"type": "dict"},
+    "port": {"type": "int"},
+    "rc": {"type": "int", "default": 0},
+    "status": {"type": "int", "default": 200},
+    "timeout": {"type": "float", "default": 10},
+    "argv": {"type": "list", "elements": "str"},
+    "only": {"type": "bool", "default": False},
+    "closed": {"type": "bool", "default": False},
+    "insecure": {"type": "bool", "default": False},
+    "path": {"type": "path"},
+    "ca": {"type": "path"},
+    **dict.fromkeys(TEXTS, {"type": "str"}),
+}
+NEEDS = [
+    ("kind", "sysctl", ["key", "value"]),
+    ("kind", "limit", ["name", "value"]),
+    ("kind", "unit", ["unit", "properties"]),
+    ("kind", "listen", ["port"]),
+    ("kind", "command", ["argv"]),
+    ("kind", "file", ["path"]),
+    ("kind", "http", ["url"]),
+]
+
+
+def main() -> None:
+    """Read parameters, ask the library, answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "checks": {"type": "list", "elements": "dict", "required": True, "options": CHECK, "required_if": NEEDS},
+        },
+        supports_check_mode=True,
+    )
+    checks = [{key: value for key, value in check.items() if value is not None} for check in module.params["checks"]]
+    mismatches = [str(mismatch) for mismatch in Reader(Runner()).read(checks)]
+    result = {"changed": False, "mismatches": mismatches, "checked": len(checks)}
+    if mismatches and not module.check_mode:
+        lines = "\n".join(f"- {line}" for line in mismatches)
+        module.fail_json(msg=f"{module.params['name']}: {len(mismatches)} setting(s) did not arrive:\n{lines}", **result)
+    for line in mismatches:
+        module.warn(f"{module.params['name']}: not effective yet: {line}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
