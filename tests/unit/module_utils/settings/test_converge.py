@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import getpass
+import grp
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
+from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
+from ansible_collections.slipway.server.plugins.module_utils.settings import converge as c
+
+ME, GROUP = getpass.getuser(), grp.getgrgid(os.getgid()).gr_name
+
+
+class FakeHost(Runner):
+    """systemctl of one unit, plus commands that fail when their program is in `failing`."""
+
+    def __init__(self, active=True, enabled="enabled"):
+        self.active, self.enabled = active, enabled
+        self.calls: list[list[str]] = []
+        self.failing: dict[str, str] = {}
+
+    def run(self, argv, data=None, timeout=600.0, env=None):
+        self.calls.append(list(argv))
+        for start, words in self.failing.items():
+            if " ".join(argv).startswith(start):
+                return Result(1, "", words)
+        if argv[:2] == ["systemctl", "show"]:
+            state = "active" if self.active else "inactive"
+            return Result(
+                0,
+                f"Id=web.service\nNames=web.service\nLoadState=loaded\nActiveState={state}\nUnitFileState={self.enabled}\nNeedDaemonReload=no\n",
+                "",
+            )
+        if argv[:2] == ["systemctl", "start"]:
+            self.active = True
+        if argv[:2] == ["systemctl", "enable"]:
+            self.enabled = "enabled"
+        return Result(0, "", "")
+
+    def verbs(self):
+        return [" ".join(call[1:]) for call in self.calls if call[0] == "systemctl" and call[1] != "show"]
+
+
+class FakeClock(Clock):
+    def __init__(self):
+        self.time = 0.0
+
+    def monotonic(self):
+        return self.time
+
+    def sleep(self, seconds):
+        self.time += seconds
+
+
+def spec(path: Path, content, **more):
+    return c.FileSpec(path, content, ME, GROUP, **more)
+
+
+@pytest.fixture
+def host():
+    return FakeHost()
+
+
+@pytest.fixture
+def run(tmp_path, host):
+    def go(check_mode=False, **parts):
+        parts.setdefault("units", (c.UnitSpec("web.service"),))
+        transaction = c.Transaction("web", **parts)
+        return c.Converger(host, FakeClock(), tmp_path / "markers").run(transaction, check_mode)
+
+    return go
+
+
+def test_writes_reloads_and_is_quiet_the_second_time(tmp_path, host, run):
+    files = (spec(tmp_path / "etc" / "web.conf", "a=1\n", mode=0o640),)
+    first = run(files=files)
+    assert first.changed
+    assert (tmp_path / "etc" / "web.conf").read_text() == "a=1\n"
+    assert (tmp_path / "etc" / "web.conf").stat().st_mode & 0o777 == 0o640
+    assert host.verbs() == ["reload-or-restart -- web.service"]
+    host.calls.clear()
+    assert not run(files=files).changed
+    assert host.verbs() == []
+
+
+def test_strongest_effect_wins(tmp_path, host, run):
+    run(files=(spec(tmp_path / "a", "1\n"), spec(tmp_path / "b", "1\n", effect="restart"), spec(tmp_path / "c", "1\n", effect="none")))
+    assert host.verbs() == ["restart -- web.service"]
+
+
+def test_starts_and_enables_what_is_down(tmp_path, host, run):
+    host.active, host.enabled = False, "disabled"
+    assert run().actions == ["enable web.service", "start web.service"]
+    assert run().actions == []
+
+
+def test_check_mode_touches_nothing(tmp_path, host, run):
+    done = run(check_mode=True, files=(spec(tmp_path / "new" / "f", "x\n"),))
+    assert done.changed
+    assert not (tmp_path / "new").exists()
+    assert host.verbs() == []
+    assert "x\n" in done.diff()[0]["after"]
+
+
+def test_secret_content_is_in_no_diff(tmp_path, run):
+    path = tmp_path / "key"
+    path.write_text("old-secret\n")
+    done = run(files=(spec(path, "new-secret\n", secret=True),))
+    shown = str(done.diff())
+    assert "secret" in shown
+    assert "old-secret" not in shown
+    assert "new-secret" not in shown
+    assert done.diff()[0]["before"] != done.diff()[0]["after"]
+
+
+@pytest.mark.parametrize(
+    ("failing", "parts", "words"),
+    [
+        ("nginx -t", {"validate": (("nginx", "-t"),)}, "bad directive"),
+        ("systemctl reload-or-restart", {}, "bad directive"),
+        ("probe", {"check": (("probe",),)}, "not healthy"),
+        ("apply", {"apply": (("apply",),)}, "applying failed"),
+    ],
+)
+def test_failure_brings_the_old_bytes_back(tmp_path, host, run, failing, parts, words):
+    old, new, gone = tmp_path / "old", tmp_path / "new", tmp_path / "gone"
+    old.write_text("before\n")
+    gone.write_text("still here\n")
+    host.failing[failing] = "bad directive"
+    with pytest.raises(c.ConvergeError, match=words) as error:
+        run(files=(spec(old, "after\n"), spec(new, "x\n"), spec(gone, None)), **parts)
+    assert "old state is back" in str(error.value)
+    assert old.read_text() == "before\n"
+    assert not new.exists()
+    assert gone.read_text() == "still here\n"
+    assert not list((tmp_path / "markers").iterdir())
+
+
+def test_staged_validation_fails_before_anything_is_written(tmp_path, host, run):
+    host.failing["visudo"] = "syntax error"
+    with pytest.raises(c.ConvergeError, match="was not written"):
+        run(files=(spec(tmp_path / "first", "1\n"), spec(tmp_path / "sudoers", "junk\n", validate="visudo -cf %s")))
+    assert not (tmp_path / "first").exists()
+
+
+def test_a_killed_run_is_finished_by_the_next(tmp_path, host, run):
+    class Killed(BaseException):
+        pass
+
+    real = host.run
+
+    def dies_at_reload(argv, **more):
+        if argv[:2] == ["systemctl", "reload-or-restart"]:
+            raise Killed
+        return real(argv, **more)
+
+    files = (spec(tmp_path / "f", "x\n"),)
+    host.run = dies_at_reload
+    with pytest.raises(Killed):
+        run(files=files)
+    host.run = real
+    host.calls.clear()
+    done = run(files=files)
+    assert done.resumed == "reload"
+    assert host.verbs() == ["reload-or-restart -- web.service"]
+    assert not run(files=files).changed
+
+
+def test_undeclared_files_of_an_exclusive_folder_go(tmp_path, run):
+    folder = tmp_path / "sites"
+    folder.mkdir()
+    for name in ("a.conf", "b.conf", "README"):
+        (folder / name).write_text("x\n")
+    run(files=(spec(folder / "a.conf", "x\n", mode=(folder / "a.conf").stat().st_mode & 0o777),), exclusive=((folder, "*.conf"),))
+    assert sorted(p.name for p in folder.iterdir()) == ["README", "a.conf"]
+
+
+def test_links_and_directories(tmp_path, run):
+    parts = {
+        "directories": (c.DirectorySpec(tmp_path / "d", ME, GROUP, 0o750),),
+        "links": (c.LinkSpec(tmp_path / "l", "d"),),
+    }
+    assert run(**parts).changed
+    assert (tmp_path / "l").readlink() == Path("d")
+    assert (tmp_path / "d").stat().st_mode & 0o777 == 0o750
+    assert not run(**parts).changed
+    assert run(links=(c.LinkSpec(tmp_path / "l", None),)).changed
+    assert not (tmp_path / "l").exists()
+
+
+def test_an_occupied_directory_is_not_removed_and_not_reported(tmp_path, run):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "data").write_text("x")
+    assert not run(directories=(c.DirectorySpec(tmp_path / "d", present=False),)).changed
+
+
+def test_unknown_owner_is_named(tmp_path, run):
+    with pytest.raises(c.ConvergeError, match="no user `nobody-here`"):
+        run(files=(c.FileSpec(tmp_path / "f", "x\n", "nobody-here"),))
+    assert not (tmp_path / "f").exists()
