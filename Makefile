@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# The commands of this project. `make` alone explains them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.made: requirements-dev.txt
+	@echo "Installing the development tools into $(VENV) (about two minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+.PHONY: dev
+dev: $(VENV)/.made ## Install the development tools
+
+.PHONY: demo
+demo: $(VENV)/.made ## Servers, an application, a release under load, and back; leaves the servers up
+	@python -m tests.demo
+
+.PHONY: demo-down
+demo-down: $(VENV)/.made ## Remove what `make demo` made
+	@python -m tests.fleet down demo
+
+.PHONY: check
+check: $(VENV)/.made ## Lint and unit tests, in under a minute
+	@python -m tests.check
+
+.PHONY: scenarios
+scenarios: $(VENV)/.made ## Every Molecule scenario, two at a time
+	@python -m tests.scenarios
+
+.PHONY: test
+test: $(VENV)/.made ## Everything, as CI runs it
+	@python -m tests.check
+	@python -m tests.scenarios
+
+.PHONY: bench-site
+bench-site: $(VENV)/.made ## First converge and no-op on 1, 2, 4, 8 hosts beside one shell script
+	@python -m tests.bench.site
+
+.PHONY: docs
+docs: $(VENV)/.made ## Write the variable tables of the roles' README files
+	@python -m tests.docs
+
+.PHONY: build
+build: $(VENV)/.made ## Build the collection archive
+	@ansible-galaxy collection build --force

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lint and unit tests, side by side: `python -m tests.check`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON_CODE = ["plugins", "tests"]
+CHECKS = {
+    "ansible-lint": ["ansible-lint", "--offline", "--profile", "production", "--quiet"],
+    "unit tests": [sys.executable, "-m", "pytest", "tests/unit"],
+    "mypy": ["mypy", "plugins/module_utils"],
+    "ruff": ["ruff", "check", *PYTHON_CODE],
+    "ruff format": ["ruff", "format", "--check", *PYTHON_CODE],
+    "yamllint": ["yamllint", "--strict", "."],
+    "role documentation": [sys.executable, "-m", "tests.docs", "--check"],
+    "changelog": ["antsibull-changelog", "lint"],
+}
+
+
+def run(name: str) -> tuple[bool, str]:
+    """Run one check; success and its last output line are returned, the whole output is printed on failure."""
+    start = time.monotonic()
+    done = subprocess.run(
+        CHECKS[name], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    seconds = time.monotonic() - start
+    print(f"{'ok    ' if done.returncode == 0 else 'FAILED'} {name:20} {seconds:5.1f} s", flush=True)
+    if done.returncode:
+        print(done.stdout, flush=True)
+    last = done.stdout.strip().splitlines()[-1:] or [""]
+    return done.returncode == 0, last[0]
+
+
+def main() -> int:
+    """Run all checks, as many at once as there are cores; 1 when one fails."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
+        results = dict(zip(CHECKS, pool.map(run, CHECKS)))
+    failed = [name for name, (ok, _last) in results.items() if not ok]
+    print(f"unit tests: {results['unit tests'][1]}")
+    print(f"{len(results) - len(failed)} passed, {len(failed)} failed" + (f": {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
