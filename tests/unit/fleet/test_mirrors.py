@@ -51,7 +51,7 @@ def test_disabled_and_source_only_stanzas_do_not_count() -> None:
 
 @pytest.mark.parametrize("suite", ["bookworm-security", "buster/updates"])
 def test_one_line_sources(tmp_path: Path, suite: str) -> None:
-    text = f"# deb http://no.example/debian bookworm main\ndeb http://m.example/debian trixie main\n"
+    text = "# deb http://no.example/debian bookworm main\ndeb http://m.example/debian trixie main\n"
     write(tmp_path, "sources.list", text + f"deb [trusted=yes] http://s.example/sec {suite} main\n")
     assert of_this_machine(tmp_path) == Mirrors("http://m.example/debian", "http://s.example/sec")
 

@@ -85,5 +85,5 @@ def test_subnets_are_stable_and_do_not_overlap() -> None:
 def test_foreign_networks_are_avoided_and_a_full_pool_is_told() -> None:
     wanted = free_subnet("demo", [])
     assert not free_subnet("demo", [wanted.supernet(new_prefix=20)]).overlaps(wanted)
-    with pytest.raises(FleetError, match="tests.fleet down"):
+    with pytest.raises(FleetError, match=r"tests\.fleet down"):
         free_subnet("demo", [POOL])
