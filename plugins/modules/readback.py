@@ -30,6 +30,7 @@ options:
       - C(file) takes O(checks[].path) and O(checks[].mode), O(checks[].owner), O(checks[].group).
       - C(http) takes O(checks[].url), O(checks[].status), O(checks[].headers), O(checks[].host), O(checks[].connect),
         O(checks[].ca), O(checks[].insecure).
+      - C(reach) takes O(checks[].address), O(checks[].port) and O(checks[].closed), and connects from the host of the task.
     type: list
     elements: dict
     required: true
@@ -38,7 +39,7 @@ options:
         description: What is compared.
         type: str
         required: true
-        choices: [sysctl, limit, unit, listen, command, file, http]
+        choices: [sysctl, limit, unit, listen, command, file, http, reach]
       key: {description: Name of a kernel setting., type: str}
       value: {description: Declared value., type: str}
       unit: {description: A systemd unit., type: str}
@@ -102,10 +103,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.settings.readback import Reader
 
+KINDS = ["sysctl", "limit", "unit", "listen", "command", "file", "http", "reach"]
 TEXTS = ("key", "value", "unit", "process", "address", "what", "equals", "matches", "remedy", "mode", "owner", "group")
 TEXTS += ("url", "host", "connect")
 CHECK = {
-    "kind": {"type": "str", "required": True, "choices": ["sysctl", "limit", "unit", "listen", "command", "file", "http"]},
+    "kind": {"type": "str", "required": True, "choices": KINDS},
     "name": {"type": "str", "choices": ["nofile", "nproc", "core", "memlock"]},
     "at_least": {"type": "bool", "default": True},
     "properties": {"type": "dict"},
@@ -130,6 +132,7 @@ NEEDS = [
     ("kind", "command", ["argv"]),
     ("kind", "file", ["path"]),
     ("kind", "http", ["url"]),
+    ("kind", "reach", ["address", "port"]),
 ]
 
 

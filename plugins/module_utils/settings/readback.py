@@ -52,6 +52,7 @@ class Reader:
             "command": self._command,
             "file": self._file,
             "http": self._http,
+            "reach": self._reach,
         }
 
     def read(self, checks: Iterable[Mapping[str, Any]]) -> list[Mismatch]:
@@ -160,6 +161,17 @@ class Reader:
             wanted = check.get(name)
             if wanted is not None and str(wanted) != effective:
                 yield Mismatch(f"{path} {name}", str(wanted), effective, "Run the role again.")
+
+    def _reach(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        address, port, closed = str(check["address"]), int(check["port"]), bool(check.get("closed"))
+        try:
+            socket.create_connection((address, port), timeout=float(check.get("timeout", 10))).close()
+            reached, found = True, "open"
+        except OSError as error:
+            reached, found = False, f"closed ({error})"
+        if reached is closed:
+            remedy = "Something opened this port past the firewall." if closed else "See the firewall and the service there."
+            yield Mismatch(f"port {port} of {address} from here", "closed" if closed else "open", found, remedy)
 
     def _http(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         wanted, url = int(check.get("status", 200)), str(check["url"])

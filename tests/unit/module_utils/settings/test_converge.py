@@ -21,6 +21,8 @@ class FakeHost(Runner):
         self.active, self.enabled = active, enabled
         self.calls: list[list[str]] = []
         self.failing: dict[str, str] = {}
+        self.condition = "yes"
+        self.instances: list[str] = []
 
     def run(self, argv, data=None, timeout=600.0, env=None):
         self.calls.append(list(argv))
@@ -31,9 +33,14 @@ class FakeHost(Runner):
             state = "active" if self.active else "inactive"
             return Result(
                 0,
-                f"Id=web.service\nNames=web.service\nLoadState=loaded\nActiveState={state}\nUnitFileState={self.enabled}\nNeedDaemonReload=no\n",
+                f"Id=web.service\nNames=web.service\nLoadState=loaded\nActiveState={state}\nUnitFileState={self.enabled}\n"
+                f"NeedDaemonReload=no\nConditionResult={self.condition}\nConditionTimestampMonotonic=1\n",
                 "",
             )
+        if argv[:2] == ["systemctl", "list-units"]:
+            return Result(0, "".join(f"{name} loaded active running x\n" for name in self.instances), "")
+        if argv[:2] == ["systemctl", "is-enabled"]:
+            return Result(0, "enabled\n", "")
         if argv[:2] == ["systemctl", "start"]:
             self.active = True
         if argv[:2] == ["systemctl", "enable"]:
@@ -41,7 +48,11 @@ class FakeHost(Runner):
         return Result(0, "", "")
 
     def verbs(self):
-        return [" ".join(call[1:]) for call in self.calls if call[0] == "systemctl" and call[1] != "show"]
+        return [
+            " ".join(call[1:])
+            for call in self.calls
+            if call[0] == "systemctl" and call[1] not in ("show", "list-units", "is-enabled")
+        ]
 
 
 class FakeClock(Clock):
@@ -87,7 +98,13 @@ def test_writes_reloads_and_is_quiet_the_second_time(tmp_path, host, run):
 
 
 def test_strongest_effect_wins(tmp_path, host, run):
-    run(files=(spec(tmp_path / "a", "1\n"), spec(tmp_path / "b", "1\n", effect="restart"), spec(tmp_path / "c", "1\n", effect="none")))
+    run(
+        files=(
+            spec(tmp_path / "a", "1\n"),
+            spec(tmp_path / "b", "1\n", effect="restart"),
+            spec(tmp_path / "c", "1\n", effect="none"),
+        )
+    )
     assert host.verbs() == ["restart -- web.service"]
 
 
@@ -174,7 +191,10 @@ def test_undeclared_files_of_an_exclusive_folder_go(tmp_path, run):
     folder.mkdir()
     for name in ("a.conf", "b.conf", "README"):
         (folder / name).write_text("x\n")
-    run(files=(spec(folder / "a.conf", "x\n", mode=(folder / "a.conf").stat().st_mode & 0o777),), exclusive=((folder, "*.conf"),))
+    run(
+        files=(spec(folder / "a.conf", "x\n", mode=(folder / "a.conf").stat().st_mode & 0o777),),
+        exclusive=(c.Exclusive(folder, "*.conf"),),
+    )
     assert sorted(p.name for p in folder.iterdir()) == ["README", "a.conf"]
 
 
@@ -201,3 +221,53 @@ def test_unknown_owner_is_named(tmp_path, run):
     with pytest.raises(c.ConvergeError, match="no user `nobody-here`"):
         run(files=(c.FileSpec(tmp_path / "f", "x\n", "nobody-here"),))
     assert not (tmp_path / "f").exists()
+
+
+def test_only_files_with_the_marker_go(tmp_path, run):
+    for name, first in (("ours.service", "# made by us"), ("theirs.service", "[Unit]")):
+        (tmp_path / name).write_text(f"{first}\n")
+    (tmp_path / "link.service").symlink_to("ours.service")
+    run(exclusive=(c.Exclusive(tmp_path, "*.service", "made by us"),))
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix) == ["link.service", "theirs.service"]
+
+
+def test_a_unit_follows_its_own_paths_only(tmp_path, host, run):
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    units = (c.UnitSpec("web.service", follows=(mine,)),)
+    run(units=units, files=(spec(mine, "1\n"), spec(other, "1\n")))
+    host.calls.clear()
+    run(units=units, files=(spec(mine, "1\n"), spec(other, "2\n", effect="restart")))
+    assert host.verbs() == []
+    run(units=units, files=(spec(mine, "2\n", effect="restart"), spec(other, "2\n")))
+    assert host.verbs() == ["restart -- web.service"]
+
+
+def test_an_unreadable_marker_restarts_every_unit(tmp_path, host, run):
+    (tmp_path / "markers").mkdir()
+    (tmp_path / "markers" / "web").write_text("{")
+    assert run(units=(c.UnitSpec("web.service", follows=(tmp_path / "x",)),)).resumed == "restart"
+    assert host.verbs() == ["restart -- web.service"]
+
+
+def test_a_unit_kept_off_by_its_own_condition_is_tried_once(host, run):
+    host.active = False
+    assert run().actions == ["start web.service"]
+    host.active, host.condition = False, "no"
+    done = run()
+    assert done.actions == []
+    assert done.unmet == ["web.service"]
+
+
+def test_a_unit_whose_file_goes_is_stopped_and_disabled_and_comes_back_on_failure(tmp_path, host, run, monkeypatch):
+    monkeypatch.setattr(c, "UNIT_FOLDER", tmp_path)
+    path = tmp_path / "app@.service"
+    path.write_text("[Service]\n")
+    host.instances, host.failing["probe"] = ["app@blue-1.service"], "dead"
+    with pytest.raises(c.ConvergeError):
+        run(files=(spec(path, None),), check=(("probe",),))
+    assert path.exists()
+    assert host.verbs()[:2] == ["stop -- app@blue-1.service", "disable -- app@.service"]
+    assert {"start -- app@blue-1.service", "enable -- app@.service"} <= set(host.verbs())
+    host.failing.clear()
+    assert run(files=(spec(path, None),)).actions[:2] == ["stop app@blue-1.service", "disable app@.service"]
+    assert not path.exists()

@@ -118,6 +118,11 @@ def test_http(proc):
     assert read(proc, {"kind": "http", "url": url, "host": "app.test", "headers": {"X-Here": "yes"}}) == []
     assert "declared status 200, effective status 404" in read(proc, {"kind": "http", "url": url})[0]
     assert "header X-Here" in read(proc, {"kind": "http", "url": url, "host": "app.test", "headers": {"X-Here": "no"}})[0]
+    there = {"kind": "reach", "address": "127.0.0.1", "port": server.server_port, "timeout": 1}
+    assert read(proc, there) == []
+    assert "declared closed, effective open" in read(proc, {**there, "closed": True})[0]
     server.shutdown()
     server.server_close()
     assert "no answer" in read(proc, {"kind": "http", "url": url})[0]
+    assert read(proc, {**there, "closed": True}) == []
+    assert "declared open, effective closed" in read(proc, there)[0]
