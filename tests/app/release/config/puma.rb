@@ -21,6 +21,7 @@ processes = ENV.fetch('WEB_CONCURRENCY', '0').to_i
 workers(processes > 1 ? processes : 0)
 raise_exception_on_sigterm false # a graceful end is exit status 0
 drain_on_shutdown # connections already accepted by the kernel are answered, too
+max_fast_inline 1 # a thread must not wait 0.2 s on an idle connection while another one has a request
 persistent_timeout 75 # longer than the proxy keeps idle connections, so that only the proxy closes them
 
 # Puma installs its own handlers after this file, in the master and again in each worker.
