@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one host needs to know of one app: its slots and members, how it runs here, its gate and its plain environment."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from .firewall import local_only, pooler_port
+from .model import POSTGRESQL_PORT, App, Backend, Facts, Health, Host, Inventory
+from .sizing import app_pool, version
+
+STATE = "/var/lib/slipway"
+
+
+def app_host(app: App, host: Host, inventory: Inventory, processes: int, database_facts: Optional[Facts]) -> dict[str, Any]:
+    """The description written to /etc/slipway/apps/<app>.json (schema 1); `processes` 0 when this host was not sized."""
+    backend = next((one for one in app.backends_on(host.name) if one.managed), None)
+    return {
+        "schema": 1,
+        "app": app.name,
+        "domain": app.domain,
+        "edge": host.has("edge"),
+        "host": host.name,
+        "default_slot": app.slot_order()[0],
+        "slot_order": list(app.slot_order()),
+        "slots": {slot: _slot(app, slot, host, inventory) for slot in app.slot_order()},
+        "runtime": _runtime(app, backend) if backend else None,
+        "gate": gate(app, app.health),
+        "bake": app.bake,
+        "standby": app.standby,
+        "confirm_deadline": app.confirm_deadline,
+        "environment": _environment(app, host, inventory, processes, database_facts),
+    }
+
+
+def members(app: App, slot: str, inventory: Inventory) -> list[str]:
+    """ADDRESS:PORT of every instance of a slot, as the edges reach them."""
+    local = local_only(app, inventory)
+    return [
+        f"{'127.0.0.1' if local else _bracketed(inventory.host(name).address)}:{port}"
+        for backend in app.backends
+        if slot in backend.slots()
+        for name in backend.hosts
+        for port in backend.ports(slot)
+    ]
+
+
+def gate(app: App, health: Health) -> dict[str, Any]:
+    """The gate of an app or a slot."""
+    found: dict[str, Any] = {
+        "path": health.path,
+        "status": list(health.status),
+        "json": dict(health.json),
+        "headers": {"Host": app.domain},
+        "successes": health.successes,
+        "interval": health.interval,
+        "timeout": health.timeout,
+        "min_healthy": health.min_healthy,
+        "deadline": health.deadline,
+    }
+    if health.version_path:
+        found["version"] = {"path": health.version_path, "key": health.version_key}
+    return found
+
+
+def unit_name(app: App) -> str:
+    """The template of an app's units; systemd instances are called <slot>-<n>."""
+    return f"{app.name}@.service"
+
+
+def unit(app: App, backend: Backend, nofile: int) -> dict[str, Any]:
+    """The template unit of a systemd backend. Its directory comes from the environment of the instance: a unit's name has the
+    slot and the number in one word, which no specifier takes apart.
+    """
+    return {
+        "name": unit_name(app),
+        "description": f"{app.name} ({app.domain}), instance %i",
+        "user": backend.user.split(":")[0] or app.name,
+        "command": backend.command,
+        "root": f"/opt/{app.name}",
+        "environment_files": [env_file(app, "systemd"), f"/etc/slipway/env/{app.name}@%i.env"],
+        "memory": f"{backend.memory_mb or app.memory_mb}M" if backend.memory_mb or app.memory_mb else "",
+        "nofile": nofile,
+        "stop_timeout": backend.stop_timeout,
+    }
+
+
+def env_file(app: App, kind: str) -> str:
+    """Where the environment shared by all instances of a runtime lives."""
+    return f"/etc/slipway/env/{app.name}.{kind}.env"
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _slot(app: App, slot: str, host: Host, inventory: Inventory) -> dict[str, Any]:
+    local = local_only(app, inventory)
+    instances = []
+    external = None
+    for backend in app.backends:
+        if slot not in backend.slots():
+            continue
+        external = backend if backend.unit else None
+        if host.name in backend.hosts:
+            instances += [
+                {"name": _instance(app, backend, slot, number), "address": "127.0.0.1" if local else host.address, "port": port}
+                for number, port in enumerate(backend.ports(slot), start=1)
+            ]
+    found: dict[str, Any] = {"managed": external is None, "members": members(app, slot, inventory), "instances": instances}
+    if external:
+        found["unit"] = external.unit
+        if external.health:
+            found["gate"] = gate(app, external.health)
+    return found
+
+
+def _instance(app: App, backend: Backend, slot: str, number: int) -> str:
+    if backend.unit:
+        return backend.unit
+    if backend.runtime == "docker":
+        return f"slipway-{app.name}-{slot}-{number}"
+    return f"{app.name}@{slot}-{number}.service"
+
+
+def _runtime(app: App, backend: Backend) -> dict[str, Any]:
+    memory = backend.memory_mb or app.memory_mb
+    found: dict[str, Any] = {
+        "kind": backend.runtime,
+        "user": backend.user or ("1000:1000" if backend.runtime == "docker" else app.name),
+        "memory": f"{memory}M" if memory else None,
+        "stop_timeout": backend.stop_timeout,
+        "env_file": env_file(app, backend.runtime),
+    }
+    if backend.runtime == "docker":
+        found.update(container_port=backend.container_port, read_only=backend.read_only, command=backend.command or None)
+    else:
+        found.update(unit=f"{app.name}@{{slot}}-{{n}}.service", root=f"/opt/{app.name}", packages=list(backend.packages))
+    return found
+
+
+def _environment(app: App, host: Host, inventory: Inventory, processes: int, database_facts: Optional[Facts]) -> dict[str, Any]:
+    """Plain values for every process of the app here, and how it reaches its database. Secrets are joined by slipway_env."""
+    values = {"RAILS_MAX_THREADS": str(app.threads)}
+    if processes:
+        values["WEB_CONCURRENCY"] = str(processes)
+    found: dict[str, Any] = {"values": values}
+    if not app.database or not app.database.host:
+        return found
+    server = inventory.host(app.database.host)
+    prepared = app.database.prepared_statements
+    if prepared is None:
+        seen = version(database_facts.pgbouncer) if database_facts else ()
+        prepared = not app.database.pooled or seen >= (1, 21)
+    values["DB_POOL"] = str(app_pool(app))
+    values["DB_PREPARED_STATEMENTS"] = "true" if prepared else "false"
+    docker = any(backend.runtime == "docker" and backend.managed for backend in app.backends_on(host.name))
+    found["database"] = {
+        "name": app.database.name,
+        "user": app.database.user,
+        "host": "127.0.0.1" if server.name == host.name and not docker else server.address,
+        "port": pooler_port(server) if app.database.pooled else POSTGRESQL_PORT,
+    }
+    return found

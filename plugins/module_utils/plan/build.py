@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a checked inventory and facts to the variables of every role on every host. Pure and deterministic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import app_host as description
+from . import checks, firewall, sizing
+from .model import App, Check, Facts, Host, Inventory, Plan, Problem, Row
+from .parse import DICT_OVERRIDES, LIST_OVERRIDES
+
+Sized = dict[str, tuple[Any, str]]
+
+
+class Builder:
+    """One build; the steps share what is known of the fleet."""
+
+    def __init__(self, inventory: Inventory, facts: Mapping[str, Facts]) -> None:
+        """Only hosts with facts are sized."""
+        self.inventory = inventory
+        self.facts = facts
+        self.network = firewall.docker_network(
+            [host.address for host in inventory.hosts] + [net for one in facts.values() for net in one.networks]
+        )
+        self.sizes = {
+            host.name: sizing.divide(host, facts[host.name], inventory, self._most_clients(host))
+            for host in inventory.hosts
+            if host.name in facts
+        }
+        self.rows: list[Row] = []
+        self.checks: list[Check] = []
+        self.problems: list[Problem] = []
+
+    def served(self, server: Host) -> tuple[App, ...]:
+        """Apps whose database is on this host."""
+        return tuple(app for app in self.inventory.apps if app.database and app.database.host == server.name)
+
+    def processes(self, app: App, host: str) -> int:
+        """Processes of one instance; 0 when neither declared nor sized."""
+        size = self.sizes.get(host)
+        return size.processes.get(app.name, 0) if size else app.processes
+
+    def _most_clients(self, server: Host) -> int:
+        """Upper bound of the pooler's clients, for its memory: every app with a process for each core."""
+        if not server.has("database"):
+            return 0
+        total = 0
+        for app in self.served(server):
+            for name in app.hosts():
+                most = app.processes or (self.facts[name].cores if name in self.facts else 1)
+                total += sizing.sessions(app, most) * sizing.instances(app, name)
+        return sizing.max_client_conn(total)
+
+    def sessions(self, server: Host, pooled: bool) -> int:
+        """Sessions all apps can open at once towards a server, both slots running."""
+        return sum(
+            sizing.sessions(app, self.processes(app, name)) * sizing.instances(app, name)
+            for app in self.served(server)
+            if app.database and app.database.pooled is pooled
+            for name in app.hosts()
+        )
+
+    def host(self, host: Host) -> dict[str, Any]:
+        """All variables of one host, overrides merged, rows and checks recorded."""
+        docker = firewall.runs_docker(host, self.inventory)
+        sized: Sized = {}
+        values: dict[str, Any] = {
+            "ufw_rules": firewall.rules(host, self.inventory, self.network),
+            "ufw_container_rules": firewall.container_rules(host, self.inventory),
+            "app_apps": {
+                app.name: description.app_host(
+                    app,
+                    host,
+                    self.inventory,
+                    self.processes(app, host.name),
+                    self.facts.get(app.database.host) if app.database else None,
+                )
+                for app in self.inventory.apps
+                if host.has("edge") or host.name in app.hosts()
+            },
+        }
+        if docker:
+            values["docker_bip"], values["docker_address_pool"] = firewall.docker_addresses(self.network)
+        if host.has("edge"):
+            values["nginx_sites"] = [self._site(app) for app in self.inventory.apps]
+            values["certificates_entries"] = [_certificate(app) for app in self.inventory.apps]
+        facts = self.facts.get(host.name)
+        if facts:
+            sized["kernel_nofile"] = (sizing.nofile(facts), "limit for logins")
+            values["kernel_sysctl"] = self._reasoned(host, "kernel_sysctl", sizing.kernel_sysctl(host, facts, docker))
+            if docker:
+                sized["docker_nofile"] = (sizing.nofile(facts), "limit in containers")
+            if host.has("edge"):
+                connections = int(host.overrides.get("nginx_worker_connections", sizing.worker_connections(facts.memory_mb)))
+                sized["nginx_worker_connections"] = (connections, f"{facts.memory_mb} MB memory")
+                sized["nginx_nofile"] = (sizing.nginx_nofile(connections), "two for each connection, and 64")
+        units = [
+            description.unit(app, backend, int(host.overrides.get("kernel_nofile", sized.get("kernel_nofile", (16384, ""))[0])))
+            for app in self.inventory.apps
+            for backend in app.backends_on(host.name)
+            if backend.managed and backend.runtime == "systemd"
+        ]
+        if units:
+            values["systemd_units_units"] = units
+        if host.has("database"):
+            values.update(self._database(host, facts, sized))
+        for name, (value, reason) in sized.items():
+            values[name] = value
+            if name not in host.overrides:
+                self.rows.append(Row(host.name, name, str(value), reason))
+        merged = _override(values, host.overrides)
+        self.rows += [Row(host.name, name, _short(value), "set in the inventory") for name, value in host.overrides.items()]
+        if facts:
+            self._check(host, facts, merged, docker)
+        return merged
+
+    def _reasoned(self, host: Host, variable: str, found: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+        declared = host.overrides.get(variable, {})
+        self.rows += [
+            Row(host.name, f"{variable} {key}", value, reason) for key, (value, reason) in found.items() if key not in declared
+        ]
+        return {key: value for key, (value, _reason) in found.items()}
+
+    def _site(self, app: App) -> dict[str, Any]:
+        return {
+            "name": app.name,
+            "domain": app.domain,
+            "aliases": list(app.aliases),
+            "certificate": f"/etc/slipway/tls/{app.name}/fullchain.pem",
+            "key": f"/etc/slipway/tls/{app.name}/privkey.pem",
+            "slots": [{"name": slot, "members": description.members(app, slot, self.inventory)} for slot in app.slot_order()],
+            "flags": f"{description.STATE}/{app.name}/flags",
+            "websockets": list(app.websockets),
+            "max_body": app.max_body,
+            "read_timeout": app.read_timeout,
+            "health_path": app.health.path,
+        }
+
+    def _database(self, host: Host, facts: Facts | None, sized: Sized) -> dict[str, Any]:
+        """PostgreSQL and its pooler on one host."""
+        apps = self.served(host)
+        pooled, direct = firewall.clients(host, self.inventory, self.network)
+        values: dict[str, Any] = {
+            "postgresql_listen": ["localhost"] + ([host.address] if direct else []),
+            "postgresql_databases": _unique(
+                [{"name": app.database.name, "owner": app.database.user} for app in apps if app.database]
+            ),
+            "postgresql_roles": _unique(
+                [
+                    {
+                        "name": app.database.user,
+                        "statement_timeout": f"{app.database.statement_timeout}s",
+                        "lock_timeout": f"{app.database.lock_timeout}s",
+                    }
+                    for app in apps
+                    if app.database
+                ]
+            ),
+            "postgresql_hba": self._hba(host, apps),
+            "pgbouncer_listen": ["127.0.0.1"] + ([host.address] if pooled else []),
+            "pgbouncer_port": firewall.pooler_port(host),
+        }
+        if not facts or not self._processes_known(host, apps):
+            return values
+        databases = self._pooler_databases(facts, apps)
+        pools = [entry["pool_size"] for entry in databases]
+        clients = sizing.max_client_conn(self.sessions(host, pooled=True))
+        declared = host.overrides.get("pgbouncer_settings", {})
+        final = checks.whole(declared.get("max_client_conn", clients))
+        pooler: dict[str, tuple[str, str]] = {
+            "pool_mode": ("transaction", "many clients, few sessions"),
+            "max_client_conn": (str(clients), f"1.25 x {self.sessions(host, pooled=True)} sessions of both slots, and 10"),
+            "default_pool_size": (str(max(pools, default=1)), f"2 x {facts.cores} cores + 1, at most the apps' threads"),
+            "reserve_pool_size": (str(sizing.reserve_size(max(pools, default=1))), "a fifth"),
+            "reserve_pool_timeout": ("3", "seconds before the reserve opens"),
+            "query_wait_timeout": ("120", "longer than a guarded restart"),
+            "server_login_retry": ("1", "a restart is noticed within a second"),
+        }
+        if sizing.version(facts.pgbouncer) >= (1, 21):
+            pooler["max_prepared_statements"] = ("200", f"pgbouncer {facts.pgbouncer}")
+        values["pgbouncer_databases"] = databases
+        values["pgbouncer_settings"] = self._reasoned(host, "pgbouncer_settings", pooler)
+        sized["pgbouncer_nofile"] = (
+            sizing.pooler_nofile(sizing.pooler_descriptors(final, pools)),
+            f"{sizing.pooler_descriptors(final, pools)} needed",
+        )
+        most = sum(entry["max_db_connections"] for entry in databases)
+        connections = sizing.max_connections(most, sizing.DIRECT_SESSIONS + self.sessions(host, pooled=False))
+        active = sum(pools) + sizing.DIRECT_SESSIONS + self.sessions(host, pooled=False)
+        settings = sizing.postgresql_settings(self.sizes[host.name], facts, active, connections)
+        values["postgresql_settings"] = self._reasoned(host, "postgresql_settings", settings)
+        return values
+
+    def _pooler_databases(self, facts: Facts, apps: tuple[App, ...]) -> list[dict[str, Any]]:
+        threads: dict[str, int] = {}
+        for app in apps:
+            if app.database and app.database.pooled:
+                here = sum(self.processes(app, name) * app.threads * sizing.instances(app, name) for name in app.hosts())
+                threads[app.database.name] = threads.get(app.database.name, 0) + here
+        found = []
+        for name, total in threads.items():
+            pool = sizing.pool_size(total, facts.cores)
+            reserve = sizing.reserve_size(pool)
+            found.append(
+                {
+                    "name": name,
+                    "host": "/var/run/postgresql",
+                    "port": 5432,
+                    "pool_size": pool,
+                    "reserve_pool": reserve,
+                    "max_db_connections": pool + reserve,
+                }
+            )
+        return found
+
+    def _processes_known(self, server: Host, apps: tuple[App, ...]) -> bool:
+        """Pools can be sized only when every app host that uses them is known or declares its processes."""
+        missing = [(app, name) for app in apps for name in app.hosts() if not self.processes(app, name)]
+        self.problems += [
+            Problem(
+                name,
+                "facts",
+                f"are not known, so the pools on {server.name} cannot be sized for app {app.name}",
+                f"Run without --limit, or set slipway_apps.{app.name}.processes",
+            )
+            for app, name in missing
+        ]
+        return not missing
+
+    def _hba(self, server: Host, apps: tuple[App, ...]) -> list[dict[str, str]]:
+        found = []
+        for app in apps:
+            if not app.database:
+                continue
+            entry = {"database": app.database.name, "user": app.database.user, "method": "scram-sha-256"}
+            found.append({"type": "local", **entry})
+            if not app.database.pooled:
+                only = Inventory(apps=(app,), hosts=self.inventory.hosts)
+                bare = Host(server.name, server.groups, server.address)
+                for address in firewall.clients(bare, only, self.network)[1]:
+                    found.append(
+                        {"type": "host", **entry, "address": address if "/" in address else f"{address}/{_bits(address)}"}
+                    )
+                found.append({"type": "host", **entry, "address": "127.0.0.1/32"})
+        return _unique(found)
+
+    def _check(self, host: Host, facts: Facts, variables: dict[str, Any], docker: bool) -> None:
+        published = tuple(
+            port
+            for app in self.inventory.apps
+            if not firewall.local_only(app, self.inventory)
+            for backend in app.backends_on(host.name)
+            if backend.runtime == "docker"
+            for port in backend.all_ports()
+        )
+        elsewhere = any(edge.name != host.name for edge in self.inventory.group("edge"))
+        self.checks += checks.run(
+            checks.Subject(
+                host=host,
+                facts=facts,
+                size=self.sizes[host.name],
+                variables=variables,
+                apps=tuple(app for app in self.inventory.apps if app.backends_on(host.name)),
+                served=self.served(host),
+                sessions=self.sessions(host, pooled=True),
+                direct=sizing.DIRECT_SESSIONS + self.sessions(host, pooled=False),
+                containers=docker,
+                published=published if elsewhere else (),
+            )
+        )
+
+
+def build(inventory: Inventory, facts: Mapping[str, Facts]) -> Plan:
+    """Variables, checks and rows for every host of the inventory; hosts without facts get only what needs none."""
+    builder = Builder(inventory, facts)
+    hosts = {host.name: builder.host(host) for host in inventory.hosts}
+    return Plan(hosts=hosts, checks=tuple(builder.checks), rows=tuple(builder.rows), problems=tuple(builder.problems))
+
+
+def _certificate(app: App) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": app.name, "domains": [app.domain, *app.aliases], "source": app.tls.source}
+    if app.tls.source == "files":
+        entry.update(certificate=app.tls.certificate, key=app.tls.key)
+    return entry
+
+
+def _override(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What the inventory sets wins: mappings by key, lists by name where entries have one, else added."""
+    merged = dict(values)
+    for name, value in overrides.items():
+        if name in DICT_OVERRIDES:
+            merged[name] = {**merged.get(name, {}), **value}
+        elif name in LIST_OVERRIDES:
+            merged[name] = _joined(merged.get(name, []), value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _joined(planned: list[Any], declared: list[Any]) -> list[Any]:
+    names = {entry.get("name"): entry for entry in declared if isinstance(entry, dict) and entry.get("name")}
+    kept = [
+        {**entry, **names.pop(entry["name"])} if isinstance(entry, dict) and entry.get("name") in names else entry
+        for entry in planned
+    ]
+    added = [entry for entry in declared if not isinstance(entry, dict) or not entry.get("name") or entry.get("name") in names]
+    return _unique(kept + added)
+
+
+def _unique(entries: list[Any]) -> list[Any]:
+    found: list[Any] = []
+    for entry in entries:
+        if entry not in found:
+            found.append(entry)
+    return found
+
+
+def _short(value: Any) -> str:
+    """A declared value for the printed plan: settings as they are, lists only by their number of entries."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={below}" for key, below in value.items())
+    return f"{len(value)} entries" if isinstance(value, list) else str(value)
+
+
+def _bits(address: str) -> int:
+    return 128 if ":" in address else 32

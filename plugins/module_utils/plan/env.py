@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The environment of an app, written for each consumer's own quoting. These texts hold secrets: hide them from output."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from .reader import ENV_NAME
+
+CONSUMERS = ("docker", "systemd", "shell")
+
+
+class BadValue(ValueError):
+    """A variable that cannot be written; names the variable, never its value."""
+
+
+def variables(app: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, str]:
+    """All variables of an app on a host, sorted by name.
+
+    `app` is its entry of slipway_apps, `host` the plan's description of it there. Later ones win: the plan's values, env, secrets.
+    """
+    environment = host.get("environment") or {}
+    found = {name: str(value) for name, value in (environment.get("values") or {}).items()}
+    for part in ("env", "secrets"):
+        found.update({name: str(value) for name, value in (app.get(part) or {}).items()})
+    if environment.get("database"):
+        found["DATABASE_URL"] = database_url(environment["database"], str(app["database"]["password"]))
+    return dict(sorted(found.items()))
+
+
+def database_url(database: Mapping[str, Any], password: str) -> str:
+    """postgresql://… with every part encoded, so that no character of a password changes its meaning."""
+    user, secret, name = (quote(str(part), safe="") for part in (database["user"], password, database["name"]))
+    host = str(database["host"])
+    return f"postgresql://{user}:{secret}@{f'[{host}]' if ':' in host else host}:{database['port']}/{name}"
+
+
+def render(values: Mapping[str, str], consumer: str) -> str:
+    """One env file; raises BadValue for what the consumer cannot carry."""
+    for name, value in values.items():
+        if not ENV_NAME.fullmatch(name):
+            raise BadValue(f"{name} is not a name for an environment variable: use letters, digits and _")
+        if any(char in value for char in "\n\r\0"):
+            raise BadValue(f"{name} has a line break or a zero byte, which an env file cannot carry: encode it, e.g. in base64")
+    write = {"docker": _docker, "systemd": _systemd, "shell": _shell}[consumer]
+    return "".join(write(name, value) + "\n" for name, value in values.items())
+
+
+def _docker(name: str, value: str) -> str:
+    """`docker run --env-file` takes everything behind the sign as it is; quotes would become part of the value."""
+    return f"{name}={value}"
+
+
+def _systemd(name: str, value: str) -> str:
+    """EnvironmentFile= unescapes these four characters inside double quotes, and no others (systemd.exec(5))."""
+    for char in '\\"$`':
+        value = value.replace(char, "\\" + char)
+    return f'{name}="{value}"'
+
+
+def _shell(name: str, value: str) -> str:
+    """For `. file` in a POSIX shell."""
+    return f"export {name}={shlex.quote(value)}"

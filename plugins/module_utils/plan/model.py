@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an inventory says, in types: apps, hosts, facts, and what the plan answers. Secret values never enter here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+MANAGED_SLOTS = ("blue", "green")
+GREEN_OFFSET = 10  # green listens this many ports above blue; also the largest number of replicas
+POOLER_PORT = 6432
+POSTGRESQL_PORT = 5432
+GROUPS = ("edge", "app", "worker", "database", "replica", "redis", "monitor", "backup")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in the inventory. `what` never contains a value that could be a secret."""
+
+    where: str
+    key: str
+    what: str
+    remedy: str
+
+    def line(self) -> str:
+        """The problem in one readable line."""
+        return f"{self.where}: {self.key}: {self.what}. {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a release name stands for: an image by digest, an archive on the controller, or both."""
+
+    name: str
+    image: str = ""
+    archive: str = ""
+
+
+@dataclass(frozen=True)
+class Health:
+    """When an instance counts as healthy. Times are whole seconds."""
+
+    path: str = "/health"
+    status: tuple[int, ...] = (200,)
+    json: Mapping[str, Any] = field(default_factory=dict)
+    version_path: str = ""
+    version_key: str = ""
+    successes: int = 3
+    interval: int = 1
+    timeout: int = 5
+    min_healthy: int = 5
+    deadline: int = 60
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run an app. `unit` names a service somebody else manages; it is then a slot of its own."""
+
+    name: str
+    runtime: str
+    port: int
+    hosts: tuple[str, ...]
+    replicas: int = 1
+    unit: str = ""
+    container_port: int = 0
+    user: str = ""
+    command: str = ""
+    packages: tuple[str, ...] = ()
+    memory_mb: int = 0
+    read_only: bool = True
+    stop_timeout: int = 30
+    health: Optional[Health] = None
+
+    @property
+    def managed(self) -> bool:
+        """True when slipway starts and stops it (slots blue and green)."""
+        return not self.unit
+
+    def slots(self) -> tuple[str, ...]:
+        """The traffic slots this backend serves."""
+        return MANAGED_SLOTS if self.managed else (self.name,)
+
+    def ports(self, slot: str) -> tuple[int, ...]:
+        """Listening ports of one slot, one for each replica."""
+        first = self.port + (GREEN_OFFSET if slot == "green" and self.managed else 0)
+        return tuple(range(first, first + self.replicas))
+
+    def all_ports(self) -> tuple[int, ...]:
+        """Listening ports of all its slots."""
+        return tuple(port for slot in self.slots() for port in self.ports(slot))
+
+
+@dataclass(frozen=True)
+class Database:
+    """The app's database; timeouts are whole seconds. The password stays outside."""
+
+    name: str
+    user: str
+    host: str
+    pooled: bool = True
+    prepared_statements: Optional[bool] = None
+    statement_timeout: int = 30
+    lock_timeout: int = 10
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Where the certificate comes from."""
+
+    source: str = "selfsigned"
+    certificate: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Background job processes: `processes` times `threads` sessions."""
+
+    processes: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class App:
+    """One entry of slipway_apps without its secrets. `processes` 0 means: sized by the plan."""
+
+    name: str
+    domain: str
+    backends: tuple[Backend, ...]
+    aliases: tuple[str, ...] = ()
+    release: str = ""
+    releases: tuple[Release, ...] = ()
+    health: Health = field(default_factory=Health)
+    websockets: tuple[str, ...] = ()
+    max_body: str = "10m"
+    read_timeout: int = 60
+    processes: int = 0
+    threads: int = 5
+    memory_mb: int = 0
+    bake: int = 10
+    standby: int = 900
+    confirm_deadline: int = 120
+    database: Optional[Database] = None
+    tls: Tls = field(default_factory=Tls)
+    env: Mapping[str, str] = field(default_factory=dict)
+    jobs: tuple[Jobs, ...] = ()
+
+    def hosts(self) -> tuple[str, ...]:
+        """Hosts with an instance of this app, in the order of the backends."""
+        return tuple(dict.fromkeys(host for backend in self.backends for host in backend.hosts))
+
+    def backends_on(self, host: str) -> tuple[Backend, ...]:
+        """The backends that run on one host."""
+        return tuple(backend for backend in self.backends if host in backend.hosts)
+
+    def slot_order(self) -> tuple[str, ...]:
+        """All traffic slots; the first one serves when no flag is set."""
+        found = dict.fromkeys(slot for backend in self.backends for slot in backend.slots())
+        managed = [slot for slot in MANAGED_SLOTS if slot in found]
+        return tuple(managed + [slot for slot in found if slot not in MANAGED_SLOTS])
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of the inventory. `address` is empty until it is known; `overrides` are role variables the inventory sets."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    address: str = ""
+    ssh_ports: tuple[int, ...] = (22,)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def has(self, group: str) -> bool:
+        """True when the host is a member of `group`."""
+        return group in self.groups
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was seen on a host. Memory and disk in MiB; versions are upstream ones, empty when not known."""
+
+    memory_mb: int
+    cores: int
+    address: str = ""
+    networks: tuple[str, ...] = ()
+    rotational: bool = False
+    container: bool = False
+    nofile_hard: int = 0
+    disk_total_mb: int = 0
+    disk_free_mb: int = 0
+    postgresql: str = ""
+    pgbouncer: str = ""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All that was declared, checked."""
+
+    apps: tuple[App, ...]
+    hosts: tuple[Host, ...]
+
+    def host(self, name: str) -> Host:
+        """The host called `name`; KeyError when there is none."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise KeyError(name)
+
+    def group(self, name: str) -> tuple[Host, ...]:
+        """Hosts of a group in inventory order."""
+        return tuple(host for host in self.hosts if host.has(name))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One cross-check on one host: `have` must stand in the relation named by `rule` to `limit`."""
+
+    number: int
+    rule: str
+    host: str
+    ok: bool
+    have: str
+    limit: str
+    variable: str
+    remedy: str
+
+    def line(self) -> str:
+        """The check in one readable line."""
+        verdict = "holds" if self.ok else "violated"
+        text = f"{self.host}: check {self.number} ({self.rule}) {verdict}: {self.have} against {self.limit}"
+        return text if self.ok else f"{text}; change {self.variable}: {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the printed plan."""
+
+    host: str
+    variable: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer: role variables for each host, every check, and the readable rows."""
+
+    hosts: dict[str, dict[str, Any]]
+    checks: tuple[Check, ...]
+    rows: tuple[Row, ...]
+    problems: tuple[Problem, ...] = ()
+
+    def violations(self) -> list[Check]:
+        """The checks that do not hold."""
+        return [check for check in self.checks if not check.ok]

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole inventory: untyped variables to Inventory, with all problems at once and none of the secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from . import reader as shape
+from .model import GROUPS, POOLER_PORT, POSTGRESQL_PORT, App, Facts, Host, Inventory, Problem
+from .parse_app import Hosts, parse_app
+from .placeholders import Undefined, is_documentation_address, is_placeholder_secret
+from .reader import Reader, closest, ip_address, kind
+
+COLLECTION_VARIABLES = ("slipway_apps", "slipway_registries", "slipway_address")
+DICT_OVERRIDES = ("kernel_sysctl", "postgresql_settings", "pgbouncer_settings")
+LIST_OVERRIDES = (
+    "ufw_rules",
+    "ufw_container_rules",
+    "postgresql_databases",
+    "postgresql_roles",
+    "postgresql_hba",
+    "postgresql_listen",
+    "pgbouncer_databases",
+    "pgbouncer_listen",
+    "nginx_sites",
+    "certificates_entries",
+    "systemd_units_units",
+)
+NUMBER_OVERRIDES = (
+    "kernel_nofile",
+    "docker_nofile",
+    "pgbouncer_nofile",
+    "pgbouncer_port",
+    "nginx_worker_connections",
+    "nginx_nofile",
+)
+OTHER_OVERRIDES = ("docker_bip", "docker_address_pool")
+OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + OTHER_OVERRIDES
+HOST_VARIABLES = ("slipway_address", "ansible_host", "ansible_port", "ansible_user", *OVERRIDES)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What Ansible knows, templated: the two collection variables, groups, and per host the HOST_VARIABLES it sets."""
+
+    apps: Any
+    groups: Mapping[str, Sequence[str]]
+    hostvars: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    registries: Any = None
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Inventory, list[Problem]]:
+    """Typed inventory and every problem. Without `facts` nothing is known of hosts yet, so no address can be missed."""
+    hosts = Hosts(raw.groups)
+    problems: list[Problem] = list(_collection_variables(raw))
+    apps: list[App] = []
+    read = Reader("inventory")
+    entries = read.mapping(raw.apps, "slipway_apps") if raw.apps is not None else {}
+    for name, entry in entries.items():
+        app, found = parse_app(name, entry, hosts)
+        problems += found
+        if app:
+            apps.append(app)
+    if apps and not hosts.group("edge"):
+        read.fail("groups.edge", "there is no host in the group `edge`", hosts.missing_group("edge"))
+    problems += read.problems
+    problems += _registries(raw.registries)
+    found_hosts = []
+    for name in hosts.all:
+        host, found = _host(name, raw, facts)
+        found_hosts.append(host)
+        problems += found
+    inventory = Inventory(apps=tuple(apps), hosts=tuple(found_hosts))
+    problems += _domains(inventory)
+    problems += _ports(inventory)
+    problems += _databases(inventory, raw.apps)
+    if facts is not None:
+        problems += _addresses(inventory)
+    return inventory, problems
+
+
+def _collection_variables(raw: Raw) -> list[Problem]:
+    found = []
+    for name, where in raw.unknown.items():
+        guess = closest(name, COLLECTION_VARIABLES)
+        if guess and name not in COLLECTION_VARIABLES:
+            found.append(Problem(where, name, "is not a variable of this collection", f"Did you mean `{guess}`?"))
+    if raw.apps is None:
+        found.append(Problem("inventory", "slipway_apps", "is not set", "Declare at least one app in group_vars/all/apps.yml"))
+    return found
+
+
+def _registries(raw: Any) -> list[Problem]:
+    read = Reader("inventory")
+    if raw is None:
+        return []
+    if not isinstance(raw, list):
+        read.fail("slipway_registries", f"must be a list, but is {kind(raw)}", "Write - host: registry:5000")
+        return read.problems
+    read.scan(raw, "slipway_registries")
+    for index, entry in enumerate(raw):
+        key = f"slipway_registries[{index}]"
+        data = read.mapping(entry, key, ("host", "username", "password", "ca"))
+        host = data.get("host")
+        if not isinstance(host, str) or "/" in host or not host:
+            read.fail(
+                key + ".host",
+                "must be a host name, with a port when it is not 443",
+                "Write registry.acme.org:5000 without https://",
+            )
+        read.text(data, "username", key, shape.LINE, "a user name", required=data.get("password") is not None)
+        password = data.get("password")
+        if data.get("username") is not None and (not isinstance(password, str) or is_placeholder_secret(password)):
+            if not isinstance(password, Undefined):
+                read.fail(key + ".password", "is missing, empty or still a placeholder", "Take it from a vault")
+        read.text(data, "ca", key, shape.FILE_PATH, "the path of a CA certificate on the controller")
+    return read.problems
+
+
+def _host(name: str, raw: Raw, facts: Optional[Mapping[str, Facts]]) -> tuple[Host, list[Problem]]:
+    variables = raw.hostvars.get(name, {})
+    read = Reader(name)
+    for key in ("ansible_host", "slipway_address", "ansible_user"):
+        value = variables.get(key)
+        read.scan(value, key)
+        if isinstance(value, str) and is_documentation_address(value):
+            read.fail(key, "is an address that exists only in documentation", "Put the host's real address there")
+    read.scan({key: variables[key] for key in OVERRIDES if key in variables}, "variables")
+    given = variables.get("slipway_address")
+    if given is not None and not ip_address(given):
+        read.fail("slipway_address", "is not an IP address", "Write the host's private address, e.g. 10.0.0.5")
+    seen = (facts or {}).get(name)
+    address = ip_address(given) or ip_address(variables.get("ansible_host")) or ip_address(name) or (seen.address if seen else "")
+    port = variables.get("ansible_port")
+    ports: tuple[int, ...] = (22,)
+    if port is not None:
+        if str(port).isdigit() and 0 < int(port) < 65536:
+            ports = (int(port),) if not address.startswith("127.") else (22, int(port))
+        else:
+            read.fail("ansible_port", "is not a port number", "Write a number from 1 to 65535")
+    overrides: dict[str, Any] = {}
+    for key in OVERRIDES:
+        value = variables.get(key)
+        if value is None:
+            continue
+        wanted: Any = (
+            dict if key in DICT_OVERRIDES else list if key in LIST_OVERRIDES else int if key in NUMBER_OVERRIDES else object
+        )
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            read.fail(key, f"must be {shape.kind(wanted())}, but is {kind(value)}", "Correct its type")
+        else:
+            overrides[key] = value
+    member = tuple(group for group in GROUPS if name in raw.groups.get(group, ()))
+    return Host(name=name, groups=member, address=address, ssh_ports=ports, overrides=overrides), read.problems
+
+
+def _domains(inventory: Inventory) -> list[Problem]:
+    found: list[Problem] = []
+    owner: dict[str, str] = {}
+    for app in inventory.apps:
+        for index, name in enumerate((app.domain, *app.aliases)):
+            key = "slipway_apps.{}.{}".format(app.name, "aliases[%s]" % (index - 1) if index else "domain")
+            if name and name in owner:
+                found.append(Problem("app " + app.name, key, f"is also a domain of {owner[name]}", "Give each name to one app"))
+            elif name:
+                owner[name] = "app " + app.name
+    return found
+
+
+def _ports(inventory: Inventory) -> list[Problem]:
+    """Every listening port of a host has one owner: app slots (both of them), sshd, nginx, the database and its pooler."""
+    found: list[Problem] = []
+    for host in inventory.hosts:
+        owner: dict[int, str] = dict.fromkeys(host.ssh_ports, "sshd")
+        if host.has("edge"):
+            owner.update(dict.fromkeys((80, 443), "nginx"))
+        if host.has("database"):
+            owner.update({POSTGRESQL_PORT: "PostgreSQL", _pooler_port(host): "pgbouncer"})
+        for app in inventory.apps:
+            for backend in app.backends_on(host.name):
+                name = f"app {app.name}, backend {backend.name}"
+                taken = [port for port in backend.all_ports() if port in owner]
+                if taken and backend.port:
+                    found.append(
+                        Problem(
+                            host.name,
+                            f"slipway_apps.{app.name}.backends.{backend.name}.port",
+                            f"port {taken[0]} belongs to {owner[taken[0]]} already (this backend uses {_ranges(backend.all_ports())})",
+                            "Choose a port whose blue and green ranges are free, or another host",
+                        )
+                    )
+                for port in backend.all_ports():
+                    owner.setdefault(port, name)
+    return found
+
+
+def _pooler_port(host: Host) -> int:
+    return int(host.overrides.get("pgbouncer_port", POOLER_PORT))
+
+
+def _ranges(ports: Sequence[int]) -> str:
+    """Ports as `3000-3002, 3010-3012`."""
+    parts: list[list[int]] = []
+    for port in sorted(set(ports)):
+        if parts and parts[-1][1] == port - 1:
+            parts[-1][1] = port
+        else:
+            parts.append([port, port])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+def _databases(inventory: Inventory, raw: Any) -> list[Problem]:
+    """One database has one owner, one user has one password; passwords are compared here and go no further."""
+    found: list[Problem] = []
+    owners: dict[tuple[str, str], tuple[str, str]] = {}
+    passwords: dict[tuple[str, str], tuple[str, Any]] = {}
+    for app in inventory.apps:
+        database = app.database
+        if not database or not database.name or not database.user:
+            continue
+        key = f"slipway_apps.{app.name}.database"
+        first, user = owners.setdefault((database.host, database.name), (app.name, database.user))
+        if user != database.user:
+            found.append(
+                Problem(
+                    "app " + app.name,
+                    key + ".user",
+                    f"differs from the user of app {first} for the same database",
+                    "Use one user for a database, or another database",
+                )
+            )
+        password = raw[app.name]["database"].get("password")
+        other, known = passwords.setdefault((database.host, database.user), (app.name, password))
+        if known != password:
+            found.append(
+                Problem(
+                    "app " + app.name,
+                    key + ".password",
+                    f"differs from the one app {other} has for the same user",
+                    "Use the same variable in both, or another user",
+                )
+            )
+    return found
+
+
+def _addresses(inventory: Inventory) -> list[Problem]:
+    """Every host that another one must name in an upstream, a rule or a URL needs an address."""
+    needed = {host for app in inventory.apps for host in app.hosts()}
+    needed.update(host.name for host in inventory.hosts if host.has("edge") or host.has("database"))
+    return [
+        Problem(
+            host.name,
+            "slipway_address",
+            "has no known address",
+            "Set slipway_address, give ansible_host an IP address, or run without --limit so that facts tell it",
+        )
+        for host in inventory.hosts
+        if host.name in needed and not host.address
+    ]

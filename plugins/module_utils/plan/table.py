@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def columns(rows: Sequence[Sequence[str]], most: int = 60) -> list[str]:
+    """Rows with aligned columns; the last one is not padded."""
+    if not rows:
+        return []
+    widths = [min(most, max(len(row[index]) for row in rows)) for index in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def text(plan: Mapping[str, Any], hosts: Sequence[str] = ()) -> list[str]:
+    """Sizes with their reasons, open ports, then the checks; only of `hosts` when given."""
+    lines: list[str] = []
+    chosen = [name for name in plan["hosts"] if not hosts or name in hosts]
+    for name in chosen:
+        lines += ["", f"{name}"]
+        rows = [[row["variable"], row["value"], row["reason"]] for row in plan["table"] if row["host"] == name]
+        lines += ["  " + line for line in columns(rows)]
+        for kind in ("ufw_rules", "ufw_container_rules"):
+            rules = plan["hosts"][name].get(kind) or []
+            opened = [
+                [
+                    f"port {rule.get('port')}",
+                    f"from {', '.join(map(str, rule.get('from', ['any'])))}",
+                    str(rule.get("comment", "")),
+                ]
+                for rule in rules
+                if isinstance(rule, Mapping)
+            ]
+            lines += ["  " + line for line in columns(opened, 80)]
+    checks = [check for check in plan["checks"] if check["host"] in chosen]
+    lines += [
+        "",
+        f"checks: {sum(1 for check in checks if check['ok'])} hold, {sum(1 for check in checks if not check['ok'])} violated",
+    ]
+    lines += [
+        "  " + line
+        for line in columns(
+            [
+                [
+                    "ok" if check["ok"] else "NO",
+                    str(check["number"]),
+                    check["host"],
+                    check["rule"],
+                    f"{check['have']} against {check['limit']}",
+                ]
+                for check in checks
+            ],
+            90,
+        )
+    ]
+    return lines
