@@ -77,6 +77,7 @@ options:
     suboptions:
       path: {description: The folder., type: path, required: true}
       pattern: {description: Shell pattern of file names., type: str, required: true}
+      marker: {description: Text that the first line of a file must have for it to be removed., type: str, default: ""}
   validate:
     description: Commands that must succeed after the swap and before any reload.
     type: list
@@ -88,7 +89,10 @@ options:
     elements: list
     default: []
   units:
-    description: systemd units in the order in which they are handled.
+    description:
+      - systemd units in the order in which they are handled.
+      - A unit that a condition of its own keeps off, C(ConditionVirtualization=) for instance, counts as started and is named
+        in a warning. A unit whose file under C(/etc/systemd/system) goes away is stopped and disabled before.
     type: list
     elements: dict
     default: []
@@ -101,6 +105,7 @@ options:
         type: str
         choices: [auto, reload, restart, none]
         default: auto
+      follows: {description: Paths whose change concerns the unit; all when empty., type: list, elements: path, default: []}
   check:
     description: Commands that must succeed after the reload, tried until O(check_timeout) has passed.
     type: list
@@ -149,6 +154,10 @@ restarted:
   description: Units that took the change by a restart.
   type: list
   returned: success
+unmet:
+  description: Units that a condition of their own keeps off.
+  type: list
+  returned: success
 resumed:
   description: The effect that an interrupted earlier run had left open; empty when there was none.
   type: str
@@ -180,6 +189,7 @@ UNIT = {
     "enabled": {"type": "bool"},
     "state": {"type": "str", "choices": ["started", "stopped", "none"], "default": "started"},
     "on_change": {"type": "str", "choices": ["auto", "reload", "restart", "none"], "default": "auto"},
+    "follows": {"type": "list", "elements": "path", "default": []},
 }
 
 
@@ -197,7 +207,7 @@ SPEC = {
         {**FILE, "content": {"type": "str", "no_log": True}}, required_if=[("state", "present", ["content"])], no_log=False
     ),
     "links": listed({"path": PATH, "target": {"type": "str"}, **EFFECT}),
-    "exclusive": listed({"path": PATH, "pattern": {"type": "str", "required": True}}),
+    "exclusive": listed({"path": PATH, "pattern": {"type": "str", "required": True}, "marker": {"type": "str", "default": ""}}),
     "units": listed(UNIT),
     "validate": COMMANDS,
     "apply": COMMANDS,
@@ -232,8 +242,11 @@ def transaction(params: dict[str, Any]) -> converge.Transaction:
             [file_spec(item, False) for item in params["files"]] + [file_spec(item, True) for item in params["secret_files"]]
         ),
         links=tuple(converge.LinkSpec(Path(link["path"]), link["target"], link["effect"]) for link in params["links"]),
-        exclusive=tuple((Path(item["path"]), item["pattern"]) for item in params["exclusive"]),
-        units=tuple(converge.UnitSpec(u["name"], u["enabled"], u["state"], u["on_change"]) for u in params["units"]),
+        exclusive=tuple(converge.Exclusive(Path(item["path"]), item["pattern"], item["marker"]) for item in params["exclusive"]),
+        units=tuple(
+            converge.UnitSpec(u["name"], u["enabled"], u["state"], u["on_change"], tuple(map(Path, u["follows"])))
+            for u in params["units"]
+        ),
         check_timeout=params["check_timeout"],
         **{key: tuple(tuple(map(str, argv)) for argv in params[key]) for key in ("validate", "apply", "check")},
     )
@@ -246,6 +259,8 @@ def main() -> None:
         done = converge.Converger(Runner()).run(transaction(module.params), module.check_mode)
     except (converge.ConvergeError, OSError) as error:
         module.fail_json(msg=str(error))
+    for name in done.unmet:
+        module.warn(f"{name} stays off: a condition of its own is not met on this host (see `systemctl status {name}`)")
     module.exit_json(
         changed=done.changed,
         diff=done.diff(),
@@ -253,6 +268,7 @@ def main() -> None:
         actions=done.actions,
         reloaded=done.reloaded,
         restarted=done.restarted,
+        unmet=done.unmet,
         resumed=done.resumed,
     )
 

@@ -15,10 +15,10 @@ import os
 import pwd
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ..host import files as disk
 from ..host.clock import Clock
@@ -26,6 +26,9 @@ from ..host.runner import Runner
 
 MARKERS = Path("/var/lib/slipway/converge")
 EFFECTS = ("none", "daemon-reload", "reload", "restart")
+UNIT_FOLDER = Path("/etc/systemd/system")
+UNIT_KINDS = (".service", ".socket", ".timer", ".path", ".target")
+ANY_PATH = Path("/")
 HIDDEN = "(secret content is not shown)\n"
 
 
@@ -69,12 +72,24 @@ class LinkSpec:
 
 @dataclass(frozen=True)
 class UnitSpec:
-    """A systemd unit: whether it is enabled (None: as it is), runs (`started`, `stopped`, `none`), and follows changes."""
+    """A systemd unit: whether it is enabled (None: as it is), runs (`started`, `stopped`, `none`), and follows changes.
+
+    `follows` are the paths whose change concerns it; none means every path of the transaction.
+    """
 
     name: str
     enabled: Optional[bool] = True
     state: str = "started"
     on_change: str = "auto"
+    follows: tuple[Path, ...] = ()
+
+
+class Exclusive(NamedTuple):
+    """Files of folder `path` whose name matches `pattern`, and whose first line has `marker`, go unless they are declared."""
+
+    path: Path
+    pattern: str
+    marker: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ class Transaction:
     directories: tuple[DirectorySpec, ...] = ()
     files: tuple[FileSpec, ...] = ()
     links: tuple[LinkSpec, ...] = ()
-    exclusive: tuple[tuple[Path, str], ...] = ()
+    exclusive: tuple[Exclusive, ...] = ()
     units: tuple[UnitSpec, ...] = ()
     validate: tuple[tuple[str, ...], ...] = ()
     apply: tuple[tuple[str, ...], ...] = ()
@@ -122,6 +137,7 @@ class Outcome:
     changes: list[Change] = field(default_factory=list)
     resumed: str = ""
     actions: list[str] = field(default_factory=list)
+    unmet: list[str] = field(default_factory=list)
     reloaded: list[str] = field(default_factory=list)
     restarted: list[str] = field(default_factory=list)
 
@@ -175,9 +191,9 @@ def plan(transaction: Transaction) -> list[Change]:
     for link in transaction.links:
         wanted.append((link.path, State() if link.target is None else State("link", link.target), link.effect, False))
     declared = {path for path, *_rest in wanted}
-    for folder, pattern in transaction.exclusive:
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path not in declared and fnmatch.fnmatch(path.name, pattern):
+    for rule in transaction.exclusive:
+        for path in sorted(rule.path.iterdir()) if rule.path.is_dir() else ():
+            if path not in declared and fnmatch.fnmatch(path.name, rule.pattern) and _marked(path, rule.marker):
                 wanted.append((path, State(), "reload", True))
     changes = []
     for path, after, effect, secret in wanted:
@@ -186,6 +202,10 @@ def plan(transaction: Transaction) -> list[Change]:
         if before != after and not occupied:
             changes.append(Change(path, before, after, effect, secret))
     return changes
+
+
+def _marked(path: Path, marker: str) -> bool:
+    return not marker or (path.is_file() and not path.is_symlink() and marker in (disk.read_text(path) or "").split("\n", 1)[0])
 
 
 def _diff(change: Change) -> dict[str, str]:
@@ -237,12 +257,13 @@ def put(path: Path, state: State) -> None:
 
 @dataclass(frozen=True)
 class UnitState:
-    """What systemd says of a unit."""
+    """What systemd says of a unit. `unmet`: it was asked to start in this boot, and a condition of its own kept it off."""
 
     loaded: bool
     active: bool
     enabled: str
     needs_daemon_reload: bool
+    unmet: bool = False
 
 
 def parse_units(listing: str) -> dict[str, UnitState]:
@@ -251,12 +272,15 @@ def parse_units(listing: str) -> dict[str, UnitState]:
     for block in listing.strip().split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if "Id" in values:
+            active = values.get("ActiveState") in ("active", "activating", "reloading")
+            tried = values.get("ConditionTimestampMonotonic", "0") != "0"
             for name in {values["Id"], *values.get("Names", "").split()}:
                 states[name] = UnitState(
                     loaded=values.get("LoadState") == "loaded",
-                    active=values.get("ActiveState") in ("active", "activating", "reloading"),
+                    active=active,
                     enabled=values.get("UnitFileState", ""),
                     needs_daemon_reload=values.get("NeedDaemonReload") == "yes",
+                    unmet=not active and tried and values.get("ConditionResult") == "no",
                 )
     return states
 
@@ -273,37 +297,57 @@ class Converger:
         """Do what is needed and say what was done; raises ConvergeError after having restored the old state."""
         outcome = Outcome(changes=plan(transaction))
         marker = self.markers / transaction.name
-        left_over = disk.read_text(marker)
-        if left_over is not None:
-            outcome.resumed = _marked_effect(left_over)
-        effect = max([outcome.resumed or "none", *(c.effect for c in outcome.changes)], key=EFFECTS.index)
+        left_over = _marked_effects(disk.read_text(marker))
+        outcome.resumed = _strongest(left_over.values()) if left_over else ""
+        effects = {**left_over, **{change.path: change.effect for change in outcome.changes}}
         if check_mode:
-            self._units(transaction, effect, outcome, check_mode=True)
+            self._retire(outcome, check_mode=True)
+            self._units(transaction, effects, outcome, check_mode=True)
             return outcome
         self._validate_staged(transaction, outcome.changes)
         if outcome.changes:
             disk.make_directories(self.markers, 0o700)
-            disk.atomic_write(marker, json.dumps({"effect": effect}) + "\n", 0o600)
+            disk.atomic_write(marker, json.dumps({str(path): effect for path, effect in effects.items()}) + "\n", 0o600)
         swapped: list[Change] = []
+        retired: list[tuple[str, str]] = []
         try:
+            self._retire(outcome, check_mode=False, retired=retired)
             for change in outcome.changes:
                 swapped.append(change)
                 put(change.path, change.after)
             if outcome.changed:
                 self._commands("validation", transaction.validate)
-            if effect != "none" and self._touches_units(outcome.changes):
+            if _strongest(effects.values()) != "none" and self._touches_units(outcome.changes):
                 self.runner.must(["systemctl", "daemon-reload"])
             if outcome.changed:
                 self._commands("applying", transaction.apply)
-            self._units(transaction, effect, outcome, check_mode=False)
+            self._units(transaction, effects, outcome, check_mode=False)
             if outcome.changed:
                 self._check(transaction)
         except Exception as error:
-            self._restore(transaction, swapped, effect, marker)
+            self._restore(transaction, swapped, retired, effects, marker)
             where = ", ".join(str(c.path) for c in outcome.changes) or "no file"
             raise ConvergeError(f"{transaction.name}: {error}\nThe old state is back ({where}).") from error
         disk.remove(marker)
         return outcome
+
+    def _retire(self, outcome: Outcome, check_mode: bool, retired: Optional[list[tuple[str, str]]] = None) -> None:
+        """Stop and disable the units whose files go; `retired` gets the verb and unit that would bring each of them back."""
+        for change in outcome.changes:
+            if change.after.kind != "absent" or change.path.parent != UNIT_FOLDER or change.path.suffix not in UNIT_KINDS:
+                continue
+            name = change.path.name
+            pattern = name.replace("@.", "@*.")
+            listed = self.runner.run(["systemctl", "list-units", "--plain", "--no-legend", "--state=active", "--", pattern])
+            running = [line.split()[0] for line in listed.out.splitlines() if line.strip()]
+            enabled = self.runner.run(["systemctl", "is-enabled", "--", name]).out.strip() == "enabled"
+            steps = [("stop", "start", unit) for unit in running] + ([("disable", "enable", name)] if enabled else [])
+            for verb, back, unit in steps:
+                outcome.actions.append(f"{verb} {unit}")
+                if not check_mode:
+                    self._systemctl(verb, unit)
+                    if retired is not None:
+                        retired.append((back, unit))
 
     def _validate_staged(self, transaction: Transaction, changes: Sequence[Change]) -> None:
         changed = {change.path for change in changes}
@@ -344,19 +388,23 @@ class Converger:
         if not units:
             return {}
         properties = "--property=Id,Names,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
+        properties += ",ConditionResult,ConditionTimestampMonotonic"
         return parse_units(self.runner.run(["systemctl", "show", properties, "--", *(u.name for u in units)]).out)
 
-    def _units(self, transaction: Transaction, effect: str, outcome: Outcome, check_mode: bool) -> None:
+    def _units(self, transaction: Transaction, effects: Mapping[Path, str], outcome: Outcome, check_mode: bool) -> None:
         states = self._states(transaction.units)
         if not check_mode and any(state.needs_daemon_reload for state in states.values()):
             self.runner.must(["systemctl", "daemon-reload"])
         for unit in transaction.units:
             state = states.get(unit.name, UnitState(False, False, "", False))
-            for verb in unit_steps(unit, state, effect):
+            for verb in unit_steps(unit, state, effect_on(unit, effects)):
                 {"reload-or-restart": outcome.reloaded, "restart": outcome.restarted}.get(verb, []).append(unit.name)
                 outcome.actions.append(f"{verb} {unit.name}")
                 if not check_mode:
                     self._systemctl(verb, unit.name)
+        if any(action.startswith("start ") for action in outcome.actions) and not check_mode:
+            states = self._states(transaction.units)
+        outcome.unmet = [unit.name for unit in transaction.units if unit.name in states and states[unit.name].unmet]
 
     def _systemctl(self, verb: str, unit: str) -> None:
         result = self.runner.run(["systemctl", verb, "--", unit])
@@ -364,26 +412,47 @@ class Converger:
             log = self.runner.run(["journalctl", "--unit", unit, "--lines=20", "--no-pager", "--output=cat"])
             raise ConvergeError(f"systemctl {verb} {unit} failed: {result.text()}\nIts last log lines:\n{log.out.strip()}")
 
-    def _restore(self, transaction: Transaction, swapped: Sequence[Change], effect: str, marker: Path) -> None:
+    def _restore(
+        self,
+        transaction: Transaction,
+        swapped: Sequence[Change],
+        retired: Sequence[tuple[str, str]],
+        effects: Mapping[Path, str],
+        marker: Path,
+    ) -> None:
         for change in reversed(swapped):
             put(change.path, change.before)
         if self._touches_units(swapped):
             self.runner.run(["systemctl", "daemon-reload"])
+        for verb, name in retired:
+            self.runner.run(["systemctl", verb, "--", name])
         states = self._states(transaction.units)
         for unit in transaction.units:
             state = states.get(unit.name)
-            if effect in ("reload", "restart") and unit.on_change != "none" and state and state.loaded:
+            if effect_on(unit, effects) in ("reload", "restart") and unit.on_change != "none" and state and state.loaded:
                 self.runner.run(["systemctl", "reset-failed", "--", unit.name])
                 self.runner.run(["systemctl", "reload-or-restart" if state.active else "restart", "--", unit.name])
         disk.remove(marker)
 
 
-def _marked_effect(text: str) -> str:
+def _strongest(effects: Iterable[str]) -> str:
+    return max(effects, key=EFFECTS.index, default="none")
+
+
+def _marked_effects(text: Optional[str]) -> dict[Path, str]:
+    """The changes that an interrupted run had not yet brought to its units; an unreadable marker concerns all of them."""
+    if text is None:
+        return {}
     try:
-        effect = json.loads(text).get("effect")
+        found = {Path(path): effect for path, effect in json.loads(text).items() if effect in EFFECTS}
     except (ValueError, AttributeError):
-        effect = None
-    return effect if effect in EFFECTS and effect != "none" else "restart"
+        found = {}
+    return found or {ANY_PATH: "restart"}
+
+
+def effect_on(unit: UnitSpec, effects: Mapping[Path, str]) -> str:
+    """The strongest effect among the changes that concern `unit`."""
+    return _strongest(effect for path, effect in effects.items() if not unit.follows or path in unit.follows or path == ANY_PATH)
 
 
 def unit_steps(unit: UnitSpec, state: UnitState, effect: str) -> list[str]:
@@ -395,9 +464,9 @@ def unit_steps(unit: UnitSpec, state: UnitState, effect: str) -> list[str]:
         verbs.append("disable")
     if unit.state == "stopped" and state.active:
         verbs.append("stop")
-    if unit.state == "started" and not state.active:
+    if unit.state == "started" and not state.active and not (state.unmet and effect == "none"):
         verbs.append("start")
-    elif unit.state == "started" and effect in ("reload", "restart") and unit.on_change != "none":
+    elif unit.state == "started" and state.active and effect in ("reload", "restart") and unit.on_change != "none":
         wanted = effect if unit.on_change == "auto" else unit.on_change
         verbs.append("restart" if wanted == "restart" else "reload-or-restart")
     return verbs
