@@ -20,7 +20,7 @@ PACKAGES = ("ruby", "puma", "ruby-pg", "ca-certificates")
 # What makes a server of the host image has no place in an image of one program.
 RECIPE = f"""
 set -eu
-export DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND=noninteractive SUDO_FORCE_REMOVE=yes
 apt-get -q -y install --no-install-recommends {" ".join(PACKAGES)}
 apt-mark manual {" ".join(PACKAGES)}
 apt-get -q -y purge --autoremove --allow-remove-essential {" ".join(name for name in FLEET if name not in PACKAGES)}
