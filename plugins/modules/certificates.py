@@ -1,0 +1,165 @@
+#!/usr/bin/python
+# Copyright: slipway.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: all TLS certificates of a host in one round trip."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: certificates
+short_description: Keep the TLS certificates of a host, made there or given, proven before they replace anything
+version_added: 0.1.0
+description:
+  - Writes C(fullchain.pem) and C(privkey.pem) into a directory for each entry. The key can be read by root only.
+  - A self-signed certificate (ECDSA P-256) is made once and kept while it covers the domains and has enough days left.
+  - Given files are checked first; the key has to belong to the certificate, the names have to cover every domain, the period and
+    the order of the chain have to be right. All that is wrong with all entries is reported at once, and the old files stay.
+  - Needs the command C(openssl) on the host. In check mode on a host without it only the intention is reported.
+author: slipway.server contributors
+options:
+  entries:
+    description: The certificates.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: Name of the entry and of its directory., type: str, required: true}
+      domains: {description: Names that the certificate has to cover., type: list, elements: str, required: true}
+      source: {description: Where the certificate comes from., type: str, choices: [selfsigned, files], default: selfsigned}
+      certificate:
+        description: Path on the controller, or PEM text, of the certificate followed by its intermediate ones.
+        type: str
+      key:
+        description: Path on the controller, or PEM text, of the private key. A file may be encrypted with ansible-vault.
+        type: str
+  directory:
+    description: Where the directories of the entries are.
+    type: path
+    default: /etc/slipway/tls
+  min_days:
+    description: Days that a certificate must still be valid. A self-signed one is made anew when it has fewer.
+    type: int
+    default: 30
+  lifetime:
+    description: Days for which a self-signed certificate is made.
+    type: int
+    default: 365
+  reload_units:
+    description: Units that are reloaded, when they run, after a certificate that was there before has been replaced.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    description: Checks given files and says what would be written.
+    support: full
+  diff_mode:
+    description: Shows names, issuer, period and fingerprint; never a key.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep a given and a self-signed certificate
+  slipway.server.certificates:
+    entries:
+      - name: shop
+        domains: [shop.example.com, www.shop.example.com]
+        source: files
+        certificate: files/shop-fullchain.pem
+        key: files/shop-key.pem
+      - name: intern
+        domains: [intern.example.com]
+    reload_units: [nginx.service]
+"""
+
+RETURN = r"""
+written:
+  description: Entries whose files were, or in check mode would be, written.
+  type: list
+  returned: success
+replaced:
+  description: Those of them that had a certificate before.
+  type: list
+  returned: success
+certificates:
+  description: What each certificate says of itself. Without those that do not exist yet.
+  type: dict
+  returned: success
+  sample: {intern: {names: [intern.example.com], ends: 2027-01-31 10:00 UTC, sha256: 0f0d}}
+reloaded:
+  description: Units that were reloaded.
+  type: list
+  returned: success
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
+from ansible_collections.slipway.server.plugins.module_utils.settings import certificates
+
+ENTRY = {
+    "name": {"type": "str", "required": True},
+    "domains": {"type": "list", "elements": "str", "required": True},
+    "source": {"type": "str", "choices": ["selfsigned", "files"], "default": "selfsigned"},
+    "certificate": {"type": "str"},
+    "key": {"type": "str", "no_log": True},
+}
+SPEC = {
+    "entries": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": ENTRY,
+        "required_if": [("source", "files", ["certificate", "key"])],
+    },
+    "directory": {"type": "path", "default": "/etc/slipway/tls"},
+    "min_days": {"type": "int", "default": 30},
+    "lifetime": {"type": "int", "default": 365},
+    "reload_units": {"type": "list", "elements": "str", "default": []},
+}
+
+
+def reload(runner: Runner, units: list[str]) -> list[str]:
+    """Reload those of `units` that run; raises CommandFailed."""
+    running = [unit for unit in units if runner.run(["systemctl", "is-active", "--quiet", "--", unit]).ok]
+    for unit in running:
+        runner.must(["systemctl", "reload-or-restart", "--", unit])
+    return running
+
+
+def main() -> None:
+    """Read parameters, ask the library, answer."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    params, runner = module.params, Runner()
+    entries = [
+        certificates.Entry(e["name"], tuple(e["domains"]), e["source"], e["certificate"] or "", e["key"] or "")
+        for e in params["entries"]
+    ]
+    store = certificates.Store(runner, Path(params["directory"]))
+    try:
+        done = store.converge(entries, params["min_days"], params["lifetime"], module.check_mode)
+        units = params["reload_units"] if done.replaced and not module.check_mode else []
+        reloaded = reload(runner, units)
+    except certificates.CertificateError as error:
+        module.fail_json(msg=f"No certificate was replaced:\n{error}")
+    except (CommandFailed, OSError) as error:
+        module.fail_json(msg=str(error))
+    for warning in done.warnings:
+        module.warn(warning)
+    module.exit_json(
+        changed=done.changed,
+        diff=done.diff,
+        written=done.written,
+        replaced=done.replaced,
+        certificates={
+            name: {"names": list(facts.names), "ends": certificates.utc(facts.ends), "sha256": facts.fingerprint}
+            for name, facts in done.facts.items()
+        },
+        reloaded=reloaded,
+    )
+
+
+if __name__ == "__main__":
+    main()
