@@ -31,6 +31,7 @@ def authority() -> Path:
             builder = _builder(name, name, key.public_key(), CA_DAYS)
             builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             builder = builder.add_extension(usage, critical=True)
+            builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             _write(CA_KEY, _pem(key))
             _write(CA, builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     return CA
@@ -48,6 +49,10 @@ def issue(names: list[str]) -> tuple[str, str]:
     builder = _builder(subject, issuer.subject, key.public_key(), DAYS)
     builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    # Python 3.13 refuses a certificate that does not name its authority's key (VERIFY_X509_STRICT).
+    authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    builder = builder.add_extension(authority_key, critical=False)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     chain = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM) + CA.read_bytes()
     return chain.decode(), _pem(key).decode()
 
