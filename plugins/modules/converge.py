@@ -78,6 +78,13 @@ options:
       path: {description: The folder., type: path, required: true}
       pattern: {description: Shell pattern of file names., type: str, required: true}
       marker: {description: Text that the first line of a file must have for it to be removed., type: str, default: ""}
+  watches:
+    description:
+      - Files that the units read and somebody else writes, such as certificates.
+      - One that changed after a running unit was last started or reloaded asks for a reload.
+    type: list
+    elements: path
+    default: []
   validate:
     description: Commands that must succeed after the swap and before any reload.
     type: list
@@ -110,6 +117,13 @@ options:
     description: Commands that must succeed after the reload, tried until O(check_timeout) has passed.
     type: list
     elements: list
+    default: []
+  readback:
+    description:
+      - Effective values that must be there after the reload, tried until O(check_timeout) has passed.
+      - Each is a check as M(slipway.server.readback) takes it.
+    type: list
+    elements: dict
     default: []
   check_timeout:
     description: Seconds.
@@ -156,6 +170,10 @@ restarted:
   returned: success
 unmet:
   description: Units that a condition of their own keeps off.
+  type: list
+  returned: success
+stale:
+  description: Watched files that were news to a running unit.
   type: list
   returned: success
 resumed:
@@ -212,6 +230,8 @@ SPEC = {
     "validate": COMMANDS,
     "apply": COMMANDS,
     "check": COMMANDS,
+    "watches": {"type": "list", "elements": "path", "default": []},
+    "readback": {"type": "list", "elements": "dict", "default": []},
     "check_timeout": {"type": "float", "default": 15},
 }
 
@@ -247,6 +267,8 @@ def transaction(params: dict[str, Any]) -> converge.Transaction:
             converge.UnitSpec(u["name"], u["enabled"], u["state"], u["on_change"], tuple(map(Path, u["follows"])))
             for u in params["units"]
         ),
+        watches=tuple(Path(path) for path in params["watches"]),
+        readback=tuple(params["readback"]),
         check_timeout=params["check_timeout"],
         **{key: tuple(tuple(map(str, argv)) for argv in params[key]) for key in ("validate", "apply", "check")},
     )
@@ -269,6 +291,7 @@ def main() -> None:
         reloaded=done.reloaded,
         restarted=done.restarted,
         unmet=done.unmet,
+        stale=done.stale,
         resumed=done.resumed,
     )
 

@@ -23,13 +23,14 @@ options:
     description:
       - One mapping for each value, with a C(kind) and what the kind needs.
       - C(sysctl) takes O(checks[].key) and O(checks[].value).
-      - C(limit) takes O(checks[].unit) or O(checks[].process), O(checks[].name), O(checks[].value) and O(checks[].at_least).
+      - C(limit) takes O(checks[].unit) or O(checks[].process), O(checks[].name), O(checks[].value) and O(checks[].at_least);
+        with O(checks[].children) it looks at the children of that process.
       - C(unit) takes O(checks[].unit) and O(checks[].properties) of C(systemctl show).
       - C(listen) takes O(checks[].port), and optionally O(checks[].address), O(checks[].only) or O(checks[].closed).
       - C(command) takes O(checks[].argv) and one of O(checks[].equals), O(checks[].matches), O(checks[].rc).
       - C(file) takes O(checks[].path) and O(checks[].mode), O(checks[].owner), O(checks[].group).
       - C(http) takes O(checks[].url), O(checks[].status), O(checks[].headers), O(checks[].host), O(checks[].connect),
-        O(checks[].ca), O(checks[].insecure).
+        O(checks[].ca), O(checks[].insecure), O(checks[].certificate), O(checks[].connections), O(checks[].refused).
       - C(reach) takes O(checks[].address), O(checks[].port) and O(checks[].closed), and connects from the host of the task.
     type: list
     elements: dict
@@ -46,6 +47,7 @@ options:
       process: {description: Name of a process where there is no unit., type: str}
       name: {description: Name of a limit, type: str, choices: [nofile, nproc, core, memlock]}
       at_least: {description: Whether a higher limit is accepted., type: bool, default: true}
+      children: {description: Regular expression for the command lines of child processes., type: str}
       properties: {description: Unit properties and their values., type: dict}
       port: {description: A TCP port., type: int}
       address: {description: Address that has to listen., type: str}
@@ -68,6 +70,9 @@ options:
       connect: {description: Address to connect to., type: str}
       ca: {description: Certificate authority file., type: path}
       insecure: {description: Whether any certificate is accepted., type: bool, default: false}
+      certificate: {description: PEM file whose first certificate has to be the one that is shown., type: path}
+      connections: {description: Number of new connections that must all give this answer., type: int, default: 1}
+      refused: {description: Whether there must be no answer., type: bool, default: false}
       timeout: {description: Seconds., type: float, default: 10}
 attributes:
   check_mode:
@@ -105,7 +110,7 @@ from ansible_collections.slipway.server.plugins.module_utils.settings.readback i
 
 KINDS = ["sysctl", "limit", "unit", "listen", "command", "file", "http", "reach"]
 TEXTS = ("key", "value", "unit", "process", "address", "what", "equals", "matches", "remedy", "mode", "owner", "group")
-TEXTS += ("url", "host", "connect")
+TEXTS += ("url", "host", "connect", "children")
 CHECK = {
     "kind": {"type": "str", "required": True, "choices": KINDS},
     "name": {"type": "str", "choices": ["nofile", "nproc", "core", "memlock"]},
@@ -122,6 +127,9 @@ CHECK = {
     "insecure": {"type": "bool", "default": False},
     "path": {"type": "path"},
     "ca": {"type": "path"},
+    "certificate": {"type": "path"},
+    "connections": {"type": "int", "default": 1},
+    "refused": {"type": "bool", "default": False},
     **dict.fromkeys(TEXTS, {"type": "str"}),
 }
 NEEDS = [

@@ -17,12 +17,14 @@ import shlex
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from ..host import files as disk
 from ..host.clock import Clock
 from ..host.runner import Runner
+from .readback import Reader
 
 MARKERS = Path("/var/lib/slipway/converge")
 EFFECTS = ("none", "daemon-reload", "reload", "restart")
@@ -101,10 +103,12 @@ class Transaction:
     files: tuple[FileSpec, ...] = ()
     links: tuple[LinkSpec, ...] = ()
     exclusive: tuple[Exclusive, ...] = ()
+    watches: tuple[Path, ...] = ()
     units: tuple[UnitSpec, ...] = ()
     validate: tuple[tuple[str, ...], ...] = ()
     apply: tuple[tuple[str, ...], ...] = ()
     check: tuple[tuple[str, ...], ...] = ()
+    readback: tuple[Mapping[str, Any], ...] = ()
     check_timeout: float = 15.0
 
 
@@ -136,6 +140,7 @@ class Outcome:
 
     changes: list[Change] = field(default_factory=list)
     resumed: str = ""
+    stale: list[str] = field(default_factory=list)
     actions: list[str] = field(default_factory=list)
     unmet: list[str] = field(default_factory=list)
     reloaded: list[str] = field(default_factory=list)
@@ -143,8 +148,8 @@ class Outcome:
 
     @property
     def changed(self) -> bool:
-        """True when anything differs or an interrupted run has to be finished."""
-        return bool(self.changes or self.actions or self.resumed)
+        """True when anything differs, a watched file is news to a unit, or an interrupted run has to be finished."""
+        return bool(self.changes or self.actions or self.resumed or self.stale)
 
     def diff(self) -> list[dict[str, str]]:
         """One entry for each changed path, as Ansible shows it."""
@@ -264,6 +269,15 @@ class UnitState:
     enabled: str
     needs_daemon_reload: bool
     unmet: bool = False
+    since: float = 0.0
+
+
+def parse_time(stamp: str) -> float:
+    """Seconds since the epoch of a time as `systemctl show --timestamp=us+utc` prints it; 0 where there is none."""
+    try:
+        return datetime.strptime(f"{stamp} +0000", "%a %Y-%m-%d %H:%M:%S.%f UTC %z").timestamp()
+    except ValueError:
+        return 0.0
 
 
 def parse_units(listing: str) -> dict[str, UnitState]:
@@ -281,6 +295,7 @@ def parse_units(listing: str) -> dict[str, UnitState]:
                     enabled=values.get("UnitFileState", ""),
                     needs_daemon_reload=values.get("NeedDaemonReload") == "yes",
                     unmet=not active and tried and values.get("ConditionResult") == "no",
+                    since=parse_time(values.get("StateChangeTimestamp", "")),
                 )
     return states
 
@@ -299,14 +314,17 @@ class Converger:
         marker = self.markers / transaction.name
         left_over = _marked_effects(disk.read_text(marker))
         outcome.resumed = _strongest(left_over.values()) if left_over else ""
-        effects = {**left_over, **{change.path: change.effect for change in outcome.changes}}
+        stale = self._stale(transaction)
+        outcome.stale = [str(path) for path in stale]
+        news = dict.fromkeys(stale, "reload")
+        effects = {**left_over, **news, **{change.path: change.effect for change in outcome.changes}}
         if check_mode:
             self._retire(outcome, check_mode=True)
             self._units(transaction, effects, outcome, check_mode=True)
             return outcome
         self._validate_staged(transaction, outcome.changes)
         if outcome.changes:
-            disk.make_directories(self.markers, 0o700)
+            self._make_markers()
             disk.atomic_write(marker, json.dumps({str(path): effect for path, effect in effects.items()}) + "\n", 0o600)
         swapped: list[Change] = []
         retired: list[tuple[str, str]] = []
@@ -349,12 +367,30 @@ class Converger:
                     if retired is not None:
                         retired.append((back, unit))
 
+    def _make_markers(self) -> None:
+        # Others keep state that everyone may read beside the markers, so only the last directory is closed.
+        disk.make_directories(self.markers.parent)
+        disk.make_directories(self.markers, 0o700)
+
+    def _stale(self, transaction: Transaction) -> list[Path]:
+        """The watched files whose inode changed after a running unit was last started or reloaded."""
+        changed = {path: path.stat().st_ctime for path in transaction.watches if path.exists()}
+        if not changed:
+            return []
+        states = self._states(transaction.units)
+        units = [unit for unit in transaction.units if unit.name in states and states[unit.name].active]
+        return [
+            path
+            for path, when in changed.items()
+            if any(0 < states[u.name].since < when for u in units if not u.follows or path in u.follows)
+        ]
+
     def _validate_staged(self, transaction: Transaction, changes: Sequence[Change]) -> None:
         changed = {change.path for change in changes}
         for spec in transaction.files:
             if not spec.validate or spec.content is None or spec.path not in changed:
                 continue
-            disk.make_directories(self.markers, 0o700)
+            self._make_markers()
             staged = self.markers / f"{transaction.name}.staged"
             disk.atomic_write(staged, spec.content, 0o600)
             argv = [part.replace("%s", str(staged)) for part in shlex.split(spec.validate)]
@@ -383,13 +419,19 @@ class Converger:
                         f" `{' '.join(argv)}` says {result.text()[-3000:]}"
                     )
                 self.clock.sleep(0.3)
+        while mismatches := Reader(self.runner).read(transaction.readback):
+            if self.clock.monotonic() >= deadline:
+                lines = "\n".join(f"- {mismatch}" for mismatch in mismatches)
+                raise ConvergeError(f"not effective {transaction.check_timeout:g} s after the change:\n{lines}")
+            self.clock.sleep(0.3)
 
     def _states(self, units: Sequence[UnitSpec]) -> dict[str, UnitState]:
         if not units:
             return {}
         properties = "--property=Id,Names,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
-        properties += ",ConditionResult,ConditionTimestampMonotonic"
-        return parse_units(self.runner.run(["systemctl", "show", properties, "--", *(u.name for u in units)]).out)
+        properties += ",ConditionResult,ConditionTimestampMonotonic,StateChangeTimestamp"
+        argv = ["systemctl", "show", "--timestamp=us+utc", properties, "--", *(u.name for u in units)]
+        return parse_units(self.runner.run(argv).out)
 
     def _units(self, transaction: Transaction, effects: Mapping[Path, str], outcome: Outcome, check_mode: bool) -> None:
         states = self._states(transaction.units)

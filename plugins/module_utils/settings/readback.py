@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import grp
+import hashlib
 import http.client
 import pwd
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ..host.runner import Runner
+from .sysctl import in_container, normal, normal_key, writes_live
 
 LIMIT_NAMES = {
     "nofile": "Max open files",
@@ -39,11 +41,13 @@ class Mismatch:
 
 
 class Reader:
-    """Where effective values are read; `proc` is replaced by tests."""
+    """Where effective values are read; `proc` is replaced by tests. `pending`: what running processes get at their next start."""
 
     def __init__(self, runner: Runner, proc: Path = Path("/proc")) -> None:
         self.runner = runner
         self.proc = proc
+        self.container: Optional[bool] = None
+        self.pending: list[str] = []
         self.kinds: dict[str, Callable[[Mapping[str, Any]], Iterable[Mismatch]]] = {
             "sysctl": self._sysctl,
             "limit": self._limit,
@@ -60,11 +64,18 @@ class Reader:
         return [mismatch for check in checks for mismatch in self.kinds[check["kind"]](check)]
 
     def _sysctl(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
-        key = str(check["key"])
-        wanted = " ".join(str(check["value"]).split())
+        key = normal_key(str(check["key"]))
+        wanted = normal(check["value"])
+        live = str(check.get("live", "true"))
+        if live == "auto" and self.container is None:
+            self.container = in_container(self.runner)
+        if not writes_live(key, live, bool(self.container)):
+            return
+        path = self.proc / "sys" / key.translate(str.maketrans("./", "/."))
+        if live == "auto" and self.container and not path.exists():
+            return
         try:
-            path = self.proc / "sys" / key.replace(".", "/")
-            effective = " ".join(path.read_text(encoding="ascii").split())
+            effective = normal(path.read_text(encoding="ascii"))
         except OSError as error:
             effective = f"unreadable ({error.strerror})"
         if effective != wanted:
@@ -80,21 +91,69 @@ class Reader:
         return found[0] if found else None
 
     def _limit(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        if "unit" not in check and "process" not in check:
+            yield from self._default_limit(check)
+            return
+        if "@." in str(check.get("unit", "")):
+            yield from self._instance_limits(check)
+            return
         subject = str(check.get("unit") or check.get("process"))
-        name, wanted = str(check["name"]), str(check["value"])
         pid = self._main_pid(check)
         if pid is None:
-            yield Mismatch(f"{subject} {name}", wanted, "not running", f"See `systemctl status {subject}`.")
+            yield Mismatch(f"{subject} {check['name']}", str(check["value"]), "not running", f"See `systemctl status {subject}`.")
             return
-        soft = parse_limit((self.proc / pid / "limits").read_text(encoding="ascii"), LIMIT_NAMES[name])
-        enough = at_least(soft, wanted) if check.get("at_least", True) else soft == wanted
-        if not enough:
+        pids = [pid]
+        if "children" in check:
+            pids = self.runner.run(["pgrep", "--parent", pid, "--full", str(check["children"])]).out.split()
+            if not pids:
+                yield Mismatch(
+                    f"children of {subject}", str(check["children"]), "none runs", f"See `systemctl status {subject}`."
+                )
+        for each in pids:
+            yield from self._process_limit(check, f"{subject} (process {each})", each)
+
+    def _process_limit(self, check: Mapping[str, Any], subject: str, pid: str) -> Iterable[Mismatch]:
+        name = str(check["name"])
+        try:
+            soft = parse_limit((self.proc / pid / "limits").read_text(encoding="ascii"), LIMIT_NAMES[name])
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if not fits(soft, check):
             yield Mismatch(
-                f"limit {name} of {subject} (process {pid})",
-                wanted,
+                f"limit {name} of {subject}",
+                str(check["value"]),
                 soft,
                 "A hard limit above the service cuts it, or the service was not restarted since the change.",
             )
+
+    def _default_limit(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        name, wanted = str(check["name"]), str(check["value"])
+        argv = ["systemd-run", "--wait", "--pipe", "--quiet", "--collect", "cat", "/proc/self/limits"]
+        table = self.runner.run(argv, timeout=60)
+        soft = parse_limit(table.out, LIMIT_NAMES[name])
+        if not fits(soft, check):
+            hard = parse_limit(table.out, LIMIT_NAMES[name], column=1)
+            yield Mismatch(
+                f"limit {name} of a newly started service",
+                wanted,
+                soft or table.text() or "unknown",
+                f"This host grants {hard or 'an unknown number'} at most." if soft else "Run it by hand: " + " ".join(argv),
+            )
+
+    def _instance_limits(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        unit = str(check["unit"])
+        names = "--property=Id,MainPID,ActiveState,ExecMainStartTimestamp,FragmentPath"
+        out = self.runner.run(["systemctl", "show", "--timestamp=unix", names, "--", unit.replace("@.", "@*.")]).out
+        for block in out.strip().split("\n\n"):
+            values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            pid = values.get("MainPID", "0")
+            if values.get("ActiveState") != "active" or pid == "0":
+                continue
+            for mismatch in self._process_limit(check, f"{values['Id']} (process {pid})", pid):
+                if _started_before_its_file(values):
+                    self.pending.append(f"{mismatch.what}: {mismatch.effective} until its next start, then {mismatch.declared}")
+                else:
+                    yield mismatch
 
     def _unit(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         unit, properties = str(check["unit"]), check["properties"]
@@ -174,11 +233,25 @@ class Reader:
             yield Mismatch(f"port {port} of {address} from here", "closed" if closed else "open", found, remedy)
 
     def _http(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        for _number in range(int(check.get("connections", 1))):
+            mismatches = list(self._answer(check))
+            if mismatches:
+                yield from mismatches
+                return
+
+    def _answer(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         wanted, url = int(check.get("status", 200)), str(check["url"])
         try:
             status, headers = fetch(check)
         except (OSError, http.client.HTTPException, ssl.SSLError) as error:
-            yield Mismatch(url, f"status {wanted}", f"no answer ({error})", "See the log of the service.")
+            if not check.get("refused"):
+                yield Mismatch(url, f"status {wanted}", f"no answer ({error})", "See the log of the service.")
+            return
+        except OtherCertificate as error:
+            yield Mismatch(url, str(error.declared), f"certificate {error.served}", "The service has not read the new file.")
+            return
+        if check.get("refused"):
+            yield Mismatch(url, "no answer", f"status {status}", "Run the role again.")
             return
         if status != wanted:
             yield Mismatch(url, f"status {wanted}", f"status {status}", "See the log of the service.")
@@ -196,12 +269,26 @@ def _name(lookup: Callable[[int], Any], number: int) -> str:
         return str(number)
 
 
-def parse_limit(table: str, title: str) -> str:
-    """The soft value of the row `title` of a /proc/PID/limits table; empty when there is no such row."""
+def parse_limit(table: str, title: str, column: int = 0) -> str:
+    """The soft (0) or hard (1) value of row `title` of a /proc/PID/limits table; empty when there is no such row."""
     for line in table.splitlines():
         if line.startswith(title):
-            return line[len(title) :].split()[0]
+            return line[len(title) :].split()[column]
     return ""
+
+
+def fits(soft: str, check: Mapping[str, Any]) -> bool:
+    """Whether the effective value `soft` is the declared one or, unless the check is exact, allows more."""
+    wanted = str(check["value"])
+    return at_least(soft, wanted) if check.get("at_least", True) else soft == wanted
+
+
+def _started_before_its_file(values: Mapping[str, str]) -> bool:
+    started = values.get("ExecMainStartTimestamp", "").lstrip("@")
+    try:
+        return started.isdigit() and int(started) <= Path(values.get("FragmentPath", "")).stat().st_mtime
+    except OSError:
+        return False
 
 
 def at_least(effective: str, wanted: str) -> bool:
@@ -228,10 +315,28 @@ def listening(proc: Path, port: int) -> set[str]:
     return found
 
 
+class OtherCertificate(Exception):
+    """A service shows another certificate than the declared one; both are SHA-256 fingerprints."""
+
+    def __init__(self, path: Path, declared: str, served: str) -> None:
+        self.declared, self.served = f"certificate {declared} ({path})", served
+        super().__init__(f"{self.declared} is not served")
+
+
+def compare_certificate(path: Path, served: bytes) -> None:
+    """Raise OtherCertificate unless `served` (DER) is the first certificate in the PEM file `path`; OSError when unreadable."""
+    text = path.read_text(encoding="ascii", errors="replace")
+    footer = "-----END CERTIFICATE-----"
+    declared = ssl.PEM_cert_to_DER_cert(text[text.find("-----BEGIN CERTIFICATE-----") : text.find(footer) + len(footer)])
+    if declared != served:
+        raise OtherCertificate(path, hashlib.sha256(declared).hexdigest()[:16], hashlib.sha256(served).hexdigest()[:16])
+
+
 def fetch(check: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
     """Status and headers of one request; `connect` is the address to connect to, `host` the name asked for.
 
-    Raises OSError or HTTPException when there is no answer.
+    Raises OSError or HTTPException when there is no answer, OtherCertificate when the one served is not the first one in
+    the file `certificate`.
     """
     scheme, rest = str(check["url"]).split("://", 1)
     authority, _slash, path = rest.partition("/")
@@ -247,6 +352,8 @@ def fetch(check: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
             stream = context.wrap_socket(raw, server_hostname=str(check.get("host") or name))
+            if check.get("certificate"):
+                compare_certificate(Path(str(check["certificate"])), stream.getpeercert(True) or b"")
         connection = http.client.HTTPConnection(name, number)
         connection.sock = stream
         connection.request("GET", "/" + path, headers={"Host": str(check.get("host") or name), "Connection": "close"})

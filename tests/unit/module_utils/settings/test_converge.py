@@ -23,6 +23,7 @@ class FakeHost(Runner):
         self.failing: dict[str, str] = {}
         self.condition = "yes"
         self.instances: list[str] = []
+        self.since = ""
 
     def run(self, argv, data=None, timeout=600.0, env=None):
         self.calls.append(list(argv))
@@ -34,7 +35,8 @@ class FakeHost(Runner):
             return Result(
                 0,
                 f"Id=web.service\nNames=web.service\nLoadState=loaded\nActiveState={state}\nUnitFileState={self.enabled}\n"
-                f"NeedDaemonReload=no\nConditionResult={self.condition}\nConditionTimestampMonotonic=1\n",
+                f"NeedDaemonReload=no\nConditionResult={self.condition}\nConditionTimestampMonotonic=1\n"
+                f"StateChangeTimestamp={self.since}\n",
                 "",
             )
         if argv[:2] == ["systemctl", "list-units"]:
@@ -271,3 +273,42 @@ def test_a_unit_whose_file_goes_is_stopped_and_disabled_and_comes_back_on_failur
     host.failing.clear()
     assert run(files=(spec(path, None),)).actions[:2] == ["stop app@blue-1.service", "disable app@.service"]
     assert not path.exists()
+
+
+def test_times_of_systemd():
+    assert c.parse_time("Thu 1970-01-01 00:00:01.250000 UTC") == 1.25
+    assert c.parse_time("") == 0
+    assert c.parse_time("n/a") == 0
+
+
+def test_a_watched_file_that_is_news_to_a_running_unit_reloads_it(tmp_path, host, run):
+    watched = tmp_path / "fullchain.pem"
+    watched.write_text("x\n")
+    host.since = "Thu 1970-01-01 00:00:01.250000 UTC"
+    done = run(check_mode=True, watches=(watched, tmp_path / "absent"))
+    assert (done.changed, done.stale) == (True, [str(watched)])
+    assert host.verbs() == []
+    run(watches=(watched,))
+    assert host.verbs() == ["reload-or-restart -- web.service"]
+    host.calls.clear()
+    host.since = "Fri 2100-01-01 00:00:00.000000 UTC"
+    assert not run(watches=(watched,)).changed
+    host.since, host.active = "Thu 1970-01-01 00:00:01.250000 UTC", False
+    assert run(watches=(watched,)).actions == ["start web.service"]
+
+
+def test_a_setting_that_is_not_read_back_brings_the_old_bytes_back(tmp_path, run):
+    path = tmp_path / "f"
+    path.write_text("old\n")
+    checks = ({"kind": "file", "path": str(tmp_path / "absent")},)
+    with pytest.raises(c.ConvergeError, match="absent: declared present"):
+        run(files=(spec(path, "new\n"),), readback=checks)
+    assert path.read_text() == "old\n"
+    assert run(files=(spec(path, "new\n"),), readback=({"kind": "file", "path": str(path)},)).changed
+
+
+def test_the_directory_above_the_markers_stays_open(tmp_path, host):
+    markers = tmp_path / "slipway" / "markers"
+    c.Converger(host, FakeClock(), markers).run(c.Transaction("web", files=(spec(tmp_path / "f", "x\n"),)))
+    assert markers.parent.stat().st_mode & 0o777 == 0o755
+    assert markers.stat().st_mode & 0o777 == 0o700

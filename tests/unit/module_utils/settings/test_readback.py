@@ -2,11 +2,19 @@
 from __future__ import annotations
 
 import http.server
+import ssl
 import threading
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
-from ansible_collections.slipway.server.plugins.module_utils.settings.readback import Reader, at_least, listening, parse_limit
+from ansible_collections.slipway.server.plugins.module_utils.settings.readback import (
+    OtherCertificate,
+    Reader,
+    at_least,
+    compare_certificate,
+    listening,
+    parse_limit,
+)
 
 LIMITS = """Limit                     Soft Limit           Hard Limit           Units
 Max core file size        0                    unlimited            bytes
@@ -118,11 +126,30 @@ def test_http(proc):
     assert read(proc, {"kind": "http", "url": url, "host": "app.test", "headers": {"X-Here": "yes"}}) == []
     assert "declared status 200, effective status 404" in read(proc, {"kind": "http", "url": url})[0]
     assert "header X-Here" in read(proc, {"kind": "http", "url": url, "host": "app.test", "headers": {"X-Here": "no"}})[0]
+    assert read(proc, {"kind": "http", "url": url, "host": "app.test", "connections": 3}) == []
+    assert "declared no answer, effective status 404" in read(proc, {"kind": "http", "url": url, "refused": True})[0]
     there = {"kind": "reach", "address": "127.0.0.1", "port": server.server_port, "timeout": 1}
     assert read(proc, there) == []
     assert "declared closed, effective open" in read(proc, {**there, "closed": True})[0]
     server.shutdown()
     server.server_close()
     assert "no answer" in read(proc, {"kind": "http", "url": url})[0]
+    assert read(proc, {"kind": "http", "url": url, "refused": True}) == []
     assert read(proc, {**there, "closed": True}) == []
     assert "declared open, effective closed" in read(proc, there)[0]
+
+
+def test_served_certificate_is_compared_with_the_file(tmp_path):
+    path = tmp_path / "fullchain.pem"
+    path.write_text(ssl.DER_cert_to_PEM_cert(b"leaf") + ssl.DER_cert_to_PEM_cert(b"issuer"))
+    compare_certificate(path, b"leaf")
+    with pytest.raises(OtherCertificate, match="is not served"):
+        compare_certificate(path, b"issuer")
+
+
+def test_limit_of_children(proc):
+    answers = {"systemctl": Result(0, "7\n", ""), "pgrep": Result(0, "42\n99\n", "")}
+    check = {"kind": "limit", "unit": "x.service", "name": "nofile", "value": "1024", "children": "worker process$"}
+    assert read(proc, check, **answers) == []
+    assert "process 42" in read(proc, {**check, "value": "2048"}, **answers)[0]
+    assert "none runs" in read(proc, check, systemctl=Result(0, "7\n", ""), pgrep=Result(1, "", ""))[0]
