@@ -22,9 +22,10 @@ options:
   checks:
     description:
       - One mapping for each value, with a C(kind) and what the kind needs.
-      - C(sysctl) takes O(checks[].key) and O(checks[].value).
+      - C(sysctl) takes O(checks[].key), O(checks[].value) and O(checks[].live).
       - C(limit) takes O(checks[].unit) or O(checks[].process), O(checks[].name), O(checks[].value) and O(checks[].at_least);
-        with O(checks[].children) it looks at the children of that process.
+        with O(checks[].children) it looks at the children of that process. A template unit means each of its running
+        instances; neither unit nor process means a newly started service.
       - C(unit) takes O(checks[].unit) and O(checks[].properties) of C(systemctl show).
       - C(listen) takes O(checks[].port), and optionally O(checks[].address), O(checks[].only) or O(checks[].closed).
       - C(command) takes O(checks[].argv) and one of O(checks[].equals), O(checks[].matches), O(checks[].rc).
@@ -43,6 +44,11 @@ options:
         choices: [sysctl, limit, unit, listen, command, file, http, reach]
       key: {description: Name of a kernel setting., type: str}
       value: {description: Declared value., type: str}
+      live:
+        description: C(auto) leaves out what a container shares with its machine, C(false) everything.
+        type: str
+        choices: ["auto", "true", "false"]
+        default: "true"
       unit: {description: A systemd unit., type: str}
       process: {description: Name of a process where there is no unit., type: str}
       name: {description: Name of a limit, type: str, choices: [nofile, nproc, core, memlock]}
@@ -98,6 +104,10 @@ mismatches:
   description: One sentence for each declared value that is not effective.
   type: list
   returned: always
+pending:
+  description: One sentence for each value that a running process gets at its next start only.
+  type: list
+  returned: always
 checked:
   description: Number of values that were read.
   type: int
@@ -114,6 +124,7 @@ TEXTS += ("url", "host", "connect", "children")
 CHECK = {
     "kind": {"type": "str", "required": True, "choices": KINDS},
     "name": {"type": "str", "choices": ["nofile", "nproc", "core", "memlock"]},
+    "live": {"type": "str", "choices": ["auto", "true", "false"], "default": "true"},
     "at_least": {"type": "bool", "default": True},
     "properties": {"type": "dict"},
     "headers": {"type": "dict"},
@@ -154,8 +165,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     checks = [{key: value for key, value in check.items() if value is not None} for check in module.params["checks"]]
-    mismatches = [str(mismatch) for mismatch in Reader(Runner()).read(checks)]
-    result = {"changed": False, "mismatches": mismatches, "checked": len(checks)}
+    reader = Reader(Runner())
+    mismatches = [str(mismatch) for mismatch in reader.read(checks)]
+    result = {"changed": False, "mismatches": mismatches, "pending": reader.pending, "checked": len(checks)}
+    for line in reader.pending:
+        module.warn(f"{module.params['name']}: {line}")
     if mismatches and not module.check_mode:
         lines = "\n".join(f"- {line}" for line in mismatches)
         module.fail_json(msg=f"{module.params['name']}: {len(mismatches)} setting(s) did not arrive:\n{lines}", **result)

@@ -1,0 +1,125 @@
+#!/usr/bin/python
+# Copyright: slipway.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: all kernel settings of one drop-in at once."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sysctl_settings
+short_description: Set all kernel settings of one drop-in, live and on disk
+version_added: 0.1.0
+description:
+  - Compares the declared settings with the running kernel and with the drop-in, and writes the difference to both or to neither.
+  - A setting that is no longer declared leaves the drop-in, and the kernel gets back what other files give it, or else what it
+    had before.
+  - Values are compared without regard to white space.
+author: slipway.server contributors
+options:
+  path:
+    description: The drop-in. It belongs to this module entirely.
+    type: path
+    default: /etc/sysctl.d/60-slipway.conf
+  settings:
+    description: Keys and values.
+    type: dict
+    required: true
+  live:
+    description:
+      - Whether the running kernel is changed too. C(auto) writes everything on a host with a kernel of its own, and in a
+        container only the keys of its network namespace; the others belong to the machine below and go to the drop-in only.
+    type: str
+    choices: ["auto", "true", "false"]
+    default: auto
+  strict:
+    description:
+      - Whether a setting that this kernel does not have, or that a file read later at boot sets differently, is an error.
+      - Otherwise both are warnings.
+    type: bool
+    default: true
+  router:
+    description:
+      - Whether this host forwards packets. With C(auto) C(net.ipv4.ip_forward=0) is refused where Docker is installed, because
+        its containers would lose their network; C(false) lets it through; C(true) demands C(1).
+    type: str
+    choices: ["auto", "true", "false"]
+    default: auto
+attributes:
+  check_mode:
+    description: Says what would change; a value that the kernel would refuse is not found.
+    support: full
+  diff_mode:
+    description: Shows the drop-in and the running kernel.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Let a web server take bursts of connections
+  slipway.server.sysctl_settings:
+    settings:
+      net.core.somaxconn: 4096
+      net.ipv4.tcp_max_syn_backlog: 4096
+      net.ipv4.ip_local_port_range: 16384 60999
+"""
+
+RETURN = r"""
+settings_changed:
+  description: Keys whose value on disk or in the kernel was, or in check mode would be, changed.
+  type: list
+  returned: success
+file_only:
+  description: Keys that are in the drop-in only, because they do not belong to this host's own kernel.
+  type: list
+  returned: success
+missing:
+  description: Keys that this kernel does not have.
+  type: list
+  returned: success
+overridden:
+  description: Keys that a file read later at boot sets differently, with value and file.
+  type: dict
+  returned: success
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
+from ansible_collections.slipway.server.plugins.module_utils.settings import sysctl
+
+
+def main() -> None:
+    """Read parameters, ask the library, answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "default": "/etc/sysctl.d/60-slipway.conf"},
+            "settings": {"type": "dict", "required": True},
+            "live": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
+            "strict": {"type": "bool", "default": True},
+            "router": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    declared = sysctl.Declared(Path(given["path"]), given["settings"], given["live"], given["strict"], given["router"])
+    try:
+        done = sysctl.Sysctl(Runner()).run(declared, module.check_mode)
+    except (sysctl.SysctlError, OSError) as error:
+        module.fail_json(msg=str(error))
+    for key in done.missing:
+        module.warn(f"{key}: this kernel has no such setting; it is in {declared.path} only")
+    for key, words in done.overridden.items():
+        module.warn(f"{key}: will be set to {words} at the next start, after {declared.path}")
+    module.exit_json(
+        changed=done.changed,
+        diff=done.diff(declared.path),
+        settings_changed=[change.key for change in done.changes],
+        file_only=done.file_only,
+        missing=done.missing,
+        overridden=done.overridden,
+    )
+
+
+if __name__ == "__main__":
+    main()
