@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Optional
 
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.server.plugins.module_utils.plan import facts as seen
 from ansible_collections.slipway.server.plugins.module_utils.plan.build import build
+from ansible_collections.slipway.server.plugins.module_utils.plan.demands import demands
+from ansible_collections.slipway.server.plugins.module_utils.plan.model import Problem
 from ansible_collections.slipway.server.plugins.module_utils.plan.parse import COLLECTION_VARIABLES, HOST_VARIABLES, Raw, parse
 from ansible_collections.slipway.server.plugins.module_utils.plan.placeholders import Undefined
 
@@ -42,10 +45,12 @@ class ActionModule(ActionBase):
                 if found:
                     facts[host] = found
         inventory, problems = parse(raw, facts if options["stage"] == "full" else None)
+        authorities = self._authorities(raw.registries, problems)
         if problems:
             return self._failed(result, "inventory", [problem.line() for problem in problems])
         result.update(changed=False, hosts={}, checks=[], table=[])
         if options["stage"] == "inventory":
+            result.update(hosts=demands(inventory, authorities))
             return result
         plan = build(inventory, facts)
         result.update(hosts=plan.hosts, checks=[asdict(check) for check in plan.checks], table=[asdict(row) for row in plan.rows])
@@ -58,8 +63,26 @@ class ActionModule(ActionBase):
 
     def _failed(self, result: dict[str, Any], what: str, lines: list[str]) -> dict[str, Any]:
         count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
-        result.update(failed=True, problems=lines, msg=f"The {what} has {count}; nothing was changed.\n" + "\n".join(lines))
+        result.update(failed=True, msg=f"The {what} has {count}; nothing was changed.\n" + "\n".join(lines))
         return result
+
+    def _authorities(self, registries: Any, problems: list[Problem]) -> list[dict[str, str]]:
+        """Registries with the text of their CA certificates, which lie on the controller."""
+        found = []
+        for index, entry in enumerate(registries if isinstance(registries, list) else []):
+            path = entry.get("ca") if isinstance(entry, dict) else None
+            if not isinstance(entry, dict) or not isinstance(path, (str, type(None))):
+                continue
+            text = ""
+            try:
+                text = Path(self._find_needle("files", path)).read_text(encoding="utf-8") if path else ""
+            except (AnsibleError, OSError):
+                what = "names a file that is not on the controller"
+                problems.append(
+                    Problem("inventory", f"slipway_registries[{index}].ca", what, "Write {{ inventory_dir }}/files/…")
+                )
+            found.append({"host": str(entry.get("host")), "ca": text})
+        return found
 
     def _raw(self, variables: dict[str, Any]) -> Raw:
         """What the inventory declares, with templates resolved one by one so that every undefined variable is found."""

@@ -20,7 +20,8 @@ def slipway_env(app: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, st
     except env.BadValue as error:
         raise AnsibleFilterError(f"slipway_env: app {host.get('app', '')}: {error}") from error
     except (AttributeError, KeyError, TypeError) as error:
-        raise AnsibleFilterError(f"slipway_env: needs an entry of slipway_apps and the plan's app_apps entry; missing: {error}") from error
+        wanted = "an entry of slipway_apps and the same app's entry in the plan's app_apps"
+        raise AnsibleFilterError(f"slipway_env: needs {wanted}; missing: {error}") from error
 
 
 def slipway_plan_table(plan: Mapping[str, Any], hosts: Sequence[str] = ()) -> list[str]:
@@ -28,9 +29,22 @@ def slipway_plan_table(plan: Mapping[str, Any], hosts: Sequence[str] = ()) -> li
     return table.text(plan, hosts)
 
 
+def slipway_problems(hostvars: Mapping[str, Any], hosts: Sequence[str], name: str) -> list[str]:
+    """What the preflight module found on all hosts, one line each; `name` is the variable it was registered in."""
+    lines = []
+    for host in hosts:
+        found = hostvars[host].get(name) or {}
+        if found.get("unreachable"):
+            lines.append(f"{host}: cannot be reached: {found.get('msg', '')}. Check ansible_host, ansible_user and the key")
+        elif found.get("failed"):
+            lines.append(f"{host}: could not be looked at: {found.get('msg', '')}")
+        lines += [f"{host}: {problem}" for problem in found.get("problems", [])]
+    return lines
+
+
 class FilterModule:
     """Where Ansible finds the filters."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
-        return {"slipway_env": slipway_env, "slipway_plan_table": slipway_plan_table}
+        return {"slipway_env": slipway_env, "slipway_plan_table": slipway_plan_table, "slipway_problems": slipway_problems}

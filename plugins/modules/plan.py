@@ -13,14 +13,15 @@ version_added: 0.1.0
 author:
   - slipway.server contributors (@slipway-server)
 description:
-  - Reads C(slipway_apps), C(slipway_registries), groups, host variables and facts, and answers with the variables of every role on
-    every host, sized so that they fit together.
+  - Reads C(slipway_apps), C(slipway_registries), groups, host variables and facts, and answers with the variables of every role
+    on every host, sized so that they fit together.
   - All problems are reported in one failure, each with host or app, key and remedy. Values of secrets are never shown.
   - Runs on the controller and contacts no host. Role variables that the inventory sets itself win and are checked too.
 options:
   stage:
     description:
-      - V(inventory) only checks what the inventory declares and needs no facts.
+      - V(inventory) only checks what the inventory declares and needs no facts; it answers with the variables of the role
+        P(slipway.server.preflight#role).
       - V(full) checks, sizes and cross-checks. Hosts without facts get only the variables that need none.
     type: str
     choices: [inventory, full]
@@ -41,7 +42,8 @@ attributes:
     description: Runs on the controller.
     support: full
 notes:
-  - Run it once for the play (C(run_once)), after facts were gathered with the subsets C(min), C(hardware), C(network) and C(virtual).
+  - Run it once for the play (C(run_once)), after facts were gathered with the subsets C(min), C(hardware), C(network),
+    C(virtual).
   - Facts that M(slipway.server.preflight) returns are used first, versions of packages among them.
 seealso:
   - module: slipway.server.preflight
@@ -104,9 +106,4 @@ table:
   returned: success
   type: list
   elements: dict
-problems:
-  description: One line for each problem.
-  returned: failure
-  type: list
-  elements: str
 """

@@ -69,8 +69,9 @@ def unit_name(app: App) -> str:
 
 
 def unit(app: App, backend: Backend, nofile: int) -> dict[str, Any]:
-    """The template unit of a systemd backend. Its directory comes from the environment of the instance: a unit's name has the
-    slot and the number in one word, which no specifier takes apart.
+    """The template unit of a systemd backend.
+
+    Its directory depends on the slot, which the instance's environment tells: no specifier takes <slot>-<n> apart.
     """
     return {
         "name": unit_name(app),

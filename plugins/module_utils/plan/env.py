@@ -20,7 +20,7 @@ class BadValue(ValueError):
 def variables(app: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, str]:
     """All variables of an app on a host, sorted by name.
 
-    `app` is its entry of slipway_apps, `host` the plan's description of it there. Later ones win: the plan's values, env, secrets.
+    `app` is its entry of slipway_apps, `host` the plan's description of it there. Secrets win over env, env over the plan.
     """
     environment = host.get("environment") or {}
     found = {name: str(value) for name, value in (environment.get("values") or {}).items()}

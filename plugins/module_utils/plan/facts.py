@@ -17,7 +17,7 @@ _DATA = "/var/lib/postgresql"
 def read(found: Mapping[str, Any]) -> Optional[Facts]:
     """Facts from `ansible_facts` of one host; None while memory and cores are unknown.
 
-    What the preflight module saw (`slipway_host`) comes before the general facts: it looks at the same host with the plan's questions.
+    What the preflight module saw (`slipway_host`) comes before the general facts: it asks the plan's own questions.
     """
     own = _mapping(found.get("slipway_host"))
     memory = _number(own.get("memory_mb")) or _number(found.get("memtotal_mb"))

@@ -85,7 +85,7 @@ def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Invent
 def _collection_variables(raw: Raw) -> list[Problem]:
     found = []
     for name, where in raw.unknown.items():
-        guess = closest(name, COLLECTION_VARIABLES)
+        guess = closest(name, COLLECTION_VARIABLES, 0.85)
         if guess and name not in COLLECTION_VARIABLES:
             found.append(Problem(where, name, "is not a variable of this collection", f"Did you mean `{guess}`?"))
     if raw.apps is None:
@@ -113,9 +113,9 @@ def _registries(raw: Any) -> list[Problem]:
             )
         read.text(data, "username", key, shape.LINE, "a user name", required=data.get("password") is not None)
         password = data.get("password")
-        if data.get("username") is not None and (not isinstance(password, str) or is_placeholder_secret(password)):
-            if not isinstance(password, Undefined):
-                read.fail(key + ".password", "is missing, empty or still a placeholder", "Take it from a vault")
+        useless = not isinstance(password, str) or is_placeholder_secret(password)
+        if data.get("username") is not None and useless and not isinstance(password, Undefined):
+            read.fail(key + ".password", "is missing, empty or still a placeholder", "Take it from a vault")
         read.text(data, "ca", key, shape.FILE_PATH, "the path of a CA certificate on the controller")
     return read.problems
 
@@ -188,7 +188,7 @@ def _ports(inventory: Inventory) -> list[Problem]:
                         Problem(
                             host.name,
                             f"slipway_apps.{app.name}.backends.{backend.name}.port",
-                            f"port {taken[0]} belongs to {owner[taken[0]]} already (this backend uses {_ranges(backend.all_ports())})",
+                            f"port {taken[0]} belongs to {owner[taken[0]]} already (here: {_ranges(backend.all_ports())})",
                             "Choose a port whose blue and green ranges are free, or another host",
                         )
                     )

@@ -211,8 +211,8 @@ def work_mem_kb(memory: int, shared: int, vacuum: int, connections: int, active:
 def postgresql_settings(size: HostSize, facts: Facts, active: int, connections: int) -> dict[str, tuple[str, str]]:
     """PostgreSQL settings as name to (value, reason). Sources: PostgreSQL documentation, pgtune, timescaledb-tune.
 
-    `active` is the sum of all pool sizes, `connections` max_connections. Version-dependent values are left to the server's default
-    while the version is unknown.
+    `active` is the sum of all pool sizes, `connections` max_connections. What depends on the version is left
+    to the server's default while that is unknown.
     """
     memory, cores, major = size.postgresql_mb, facts.cores, (version(facts.postgresql) or (0,))[0]
     shared = memory * 15 // 100 if facts.memory_mb < 1024 else memory // 4

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: slipway.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filters of the deployment playbooks; their documentation lies beside them, one file for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.slipway.server.plugins.module_utils.plan import env
+from ansible_collections.slipway.server.plugins.module_utils.traffic import fleet
+from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
+
+
+def slipway_results(hosts: Sequence[str], hostvars: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The variable `name` of each host; None where a host has none."""
+    return {host: hostvars[host].get(name) for host in hosts}
+
+
+def slipway_failures(results: Mapping[str, Any]) -> list[str]:
+    """One text for each host whose registered result is bad."""
+    return fleet.failures(results)
+
+
+def _reports(results: Mapping[str, Any], app: str) -> dict[str, Any]:
+    found = {host: ((result or {}).get("apps") or {}).get(app) for host, result in results.items()}
+    return {host: report for host, report in found.items() if report}
+
+
+def slipway_choice(results: Mapping[str, Any], app: str, release: str, hosts: Sequence[str]) -> dict[str, object]:
+    """The slot for a release, from the results of slot_info on all hosts of the app."""
+    reports = _reports(results, app)
+    try:
+        fleet.missing_hosts(app, dict.fromkeys(hosts), reports)
+        return fleet.choose(app, release, reports).as_dict()
+    except SlipwayError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def slipway_choice_back(results: Mapping[str, Any], app: str, to: str = "") -> dict[str, object]:
+    """The slot to go back to, from the results of slot_info on all hosts of the app."""
+    try:
+        return fleet.choose_back(app, to, _reports(results, app)).as_dict()
+    except SlipwayError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def slipway_app_files(apps: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The descriptions of the apps on a host, as files for converge."""
+    return [
+        {
+            "path": f"/etc/slipway/apps/{name}.json",
+            "content": json.dumps(app, indent=2, sort_keys=True, default=str) + "\n",
+            "effect": "none",
+        }
+        for name, app in sorted(apps.items())
+    ]
+
+
+def slipway_app_secret_files(entries: Mapping[str, Any], apps: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The environment files of the apps that run on a host, each quoted for its consumer, as secret files for converge."""
+    found = []
+    for name, app in sorted(apps.items()):
+        runtime = app.get("runtime")
+        if not runtime:
+            continue
+        try:
+            text = env.render(env.variables(entries[name], app), runtime["kind"])
+        except env.BadValue as error:
+            raise AnsibleFilterError(f"app {name}: {error}") from error
+        found.append({"path": runtime["env_file"], "content": text, "mode": "0600", "effect": "none"})
+    return found
+
+
+def slipway_app_directories(apps: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The directories that the apps of a host need, as directories for converge."""
+    found = [{"path": "/etc/slipway"}, {"path": "/etc/slipway/apps"}, {"path": "/etc/slipway/env", "mode": "0700"}]
+    for name, app in sorted(apps.items()):
+        found += [{"path": f"/var/lib/slipway/{name}"}]
+        if app.get("edge"):
+            found += [{"path": f"/var/lib/slipway/{name}/flags"}]
+        root = (app.get("runtime") or {}).get("root")
+        if root:
+            found += [{"path": path} for path in (root, f"{root}/releases", f"{root}/slots")]
+    return found
+
+
+class FilterModule:
+    """Where Ansible finds the filters."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Filters by name."""
+        functions = (
+            slipway_results,
+            slipway_failures,
+            slipway_choice,
+            slipway_choice_back,
+            slipway_app_files,
+            slipway_app_secret_files,
+            slipway_app_directories,
+        )
+        return {function.__name__: function for function in functions}

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host must offer before anything is changed on it: ports, packages, registries within reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .firewall import pooler_port, runs_docker
+from .model import POSTGRESQL_PORT, Host, Inventory
+
+
+def demands(inventory: Inventory, registries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Variables of the preflight role for every host. `units` are patterns of services that may hold a port already."""
+    return {host.name: _of_host(host, inventory, registries) for host in inventory.hosts}
+
+
+def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    ports: list[dict[str, Any]] = []
+    packages: list[str] = []
+    if host.has("edge"):
+        ports += [_port(port, "nginx", ["nginx.service"]) for port in (80, 443)]
+        packages.append("nginx")
+    if host.has("database"):
+        ports.append(_port(POSTGRESQL_PORT, "PostgreSQL", ["postgresql*.service"]))
+        ports.append(_port(pooler_port(host), "pgbouncer", ["pgbouncer.service"]))
+        packages += ["postgresql", "pgbouncer"]
+    for app in inventory.apps:
+        for backend in app.backends_on(host.name):
+            units = [backend.unit] if backend.unit else [f"{app.name}@*.service"]
+            if backend.runtime == "docker":
+                units = ["docker.service", "docker-*.scope", "containerd.service"]
+            ports += [_port(port, f"app {app.name}", units) for port in backend.all_ports()]
+    docker = runs_docker(host, inventory)
+    if docker:
+        packages.append("docker.io")
+    wanted = [{"host": str(entry["host"]), "ca": str(entry.get("ca") or "")} for entry in registries] if docker else []
+    return {"preflight_ports": ports, "preflight_packages": packages, "preflight_registries": wanted}
+
+
+def _port(port: int, owner: str, units: list[str]) -> dict[str, Any]:
+    return {"port": port, "owner": owner, "units": units}
