@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A transient systemd timer that runs a command unless it is stopped before.
+
+systemd keeps it: it survives the end of the process that armed it, of its SSH session and of the control node. It does
+not survive a reboot; what must happen after one is the business of a unit that runs at boot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from ..host.clock import Clock
+from ..host.runner import Result, Runner
+
+ARM_TRIES = 8
+
+
+class ArmingFailed(Exception):
+    """The timer could not be set; nothing that depends on it may happen."""
+
+
+@dataclass(frozen=True)
+class Timer:
+    """The transient timer `unit` (a name without suffix)."""
+
+    runner: Runner
+    clock: Clock
+    unit: str
+
+    def arm(self, seconds: float, command: Sequence[str], description: str) -> None:
+        """Run `command` in `seconds`, replacing a timer of the same name; raises ArmingFailed.
+
+        The service of an earlier timer may still be ending, so the attempt is repeated for a few seconds.
+        """
+        self.disarm()
+        argv = [
+            "systemd-run",
+            f"--unit={self.unit}",
+            f"--description={description}",
+            f"--on-active={max(seconds, 0.1):.1f}s",
+            "--timer-property=AccuracySec=100ms",
+            "--collect",
+            "--quiet",
+            *command,
+        ]
+        result = Result(0, "", "")
+        for _attempt in range(ARM_TRIES):
+            result = self.runner.run(argv, timeout=15)
+            if result.ok:
+                return
+            self.clock.sleep(0.5)
+        raise ArmingFailed(f"systemd-run could not set the timer {self.unit}.timer: {result.text()}")
+
+    def disarm(self) -> None:
+        """Stop the timer; nothing happens when there is none. Never stops the command once it runs."""
+        self.runner.run(["systemctl", "stop", f"{self.unit}.timer"], timeout=15)
+        self.runner.run(["systemctl", "reset-failed", f"{self.unit}.service"], timeout=15)
+
+    def armed(self) -> bool:
+        """True while the timer waits."""
+        return self.state() == "active"
+
+    def state(self) -> Optional[str]:
+        """The ActiveState of the timer, or None where systemd does not answer."""
+        shown = self.runner.run(["systemctl", "show", "--property=ActiveState", "--value", f"{self.unit}.timer"], timeout=15)
+        return shown.out.strip() if shown.ok else None

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Processes behind a slot: is it still the same one, what did it say last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional, Protocol
+
+from ..host.runner import Runner
+
+LOG_LINES = 20
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What changes when a process dies or is started again; `alive` as of now, `state` in words."""
+
+    alive: bool
+    state: str
+    process: str
+    restarts: int
+
+    def lost(self, now: Identity) -> Optional[str]:
+        """What happened between this identity and `now`, or None when it is the same living process."""
+        if not now.alive:
+            return f"died: {now.state}"
+        if now.restarts != self.restarts:
+            return f"was restarted {now.restarts - self.restarts} times: it does not stay up"
+        if now.process != self.process:
+            return "was replaced by another process: it did not stay up"
+        return None
+
+
+class Process(Protocol):
+    """A process that a service manager or container engine runs."""
+
+    @property
+    def name(self) -> str:
+        """Unit or container."""
+        ...
+
+    def identity(self) -> Identity:
+        """Who it is now."""
+        ...
+
+    def logs(self, lines: int = LOG_LINES) -> list[str]:
+        """The last lines it wrote."""
+        ...
+
+
+@dataclass(frozen=True)
+class UnitProcess:
+    """The main process of a systemd unit."""
+
+    runner: Runner
+    unit: str
+
+    @property
+    def name(self) -> str:
+        """The unit."""
+        return self.unit
+
+    def identity(self) -> Identity:
+        """From `systemctl show`; a unit that does not exist is not alive."""
+        names = "LoadState,ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,ExecMainStartTimestampMonotonic"
+        shown = self.runner.run(["systemctl", "show", f"--property={names}", self.unit], timeout=15)
+        values = dict(line.split("=", 1) for line in shown.out.splitlines() if "=" in line)
+        active = values.get("ActiveState", "unknown")
+        state = f"{active} ({values.get('SubState', '?')}), result {values.get('Result', '?')}"
+        if values.get("LoadState") == "not-found":
+            state = "no such unit"
+        elif values.get("ExecMainStatus", "0") != "0":
+            state += f", exit status {values['ExecMainStatus']}"
+        process = f"{values.get('MainPID', '0')}@{values.get('ExecMainStartTimestampMonotonic', '0')}"
+        return Identity(active in ("active", "activating", "reloading"), state, process, number(values.get("NRestarts")))
+
+    def logs(self, lines: int = LOG_LINES) -> list[str]:
+        """From the journal."""
+        argv = ["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"--unit={self.unit}"]
+        return self.runner.run(argv, timeout=15).out.splitlines()[-lines:]
+
+
+@dataclass(frozen=True)
+class ContainerProcess:
+    """The main process of a container."""
+
+    runner: Runner
+    container: str
+
+    @property
+    def name(self) -> str:
+        """The container."""
+        return self.container
+
+    def identity(self) -> Identity:
+        """From `docker inspect`; a container that does not exist is not alive."""
+        shown = self.runner.run(["docker", "inspect", "--type=container", self.container], timeout=30)
+        if not shown.ok:
+            return Identity(False, "no such container", "", 0)
+        document = json.loads(shown.out)[0]
+        state = document["State"]
+        words = f"{state['Status']}, exit code {state['ExitCode']}"
+        if state.get("OOMKilled"):
+            words += ", killed because it used more memory than allowed"
+        if state.get("Error"):
+            words += f", {state['Error']}"
+        return Identity(state["Status"] == "running", words, state["StartedAt"], int(document.get("RestartCount", 0)))
+
+    def logs(self, lines: int = LOG_LINES) -> list[str]:
+        """From the engine, both streams."""
+        shown = self.runner.run(["docker", "logs", "--tail", str(lines), self.container], timeout=30)
+        return (shown.out.splitlines() + shown.err.splitlines())[-lines:]
+
+
+class Watcher:
+    """Notices that a process died or was started again since it was made."""
+
+    def __init__(self, processes: Sequence[Process]) -> None:
+        self.processes = processes
+        self.before: dict[str, Identity] = {process.name: process.identity() for process in processes}
+
+    def died(self) -> Optional[str]:
+        """What happened to the first process that is lost, or None.
+
+        A process that is still being started has no fixed identity yet: it is taken again until it has one.
+        """
+        for process in self.processes:
+            now = process.identity()
+            before = self.before[process.name]
+            lost = before.lost(now)
+            if lost is not None and not (now.alive and now.restarts == before.restarts and before.process.startswith("0@")):
+                return f"{process.name} {lost}"
+            self.before[process.name] = now
+        return None
+
+
+def number(text: Optional[str]) -> int:
+    """A count that a tool printed; 0 when it printed none."""
+    return int(text) if text and text.isdigit() else 0

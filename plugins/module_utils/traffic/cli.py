@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command `slipway` on a managed host: what must work without Ansible, without a network and at three at night.
+
+Exit status: 0 done, or nothing to do; 1 refused or failed; 2 wrong usage or unknown application; 3 somebody else is at work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Callable, Optional
+
+from . import recovery, rollback, status
+from .cutover import Cutover
+from .errors import Busy, SlipwayError
+from .host import Host
+from .slots import Slots
+
+OK, FAILED, USAGE, BUSY = 0, 1, 2, 3
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="slipway", description="Traffic of the applications on this host.")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, every: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("app", metavar="APP", nargs="?" if every else None)
+        if every:
+            sub.add_argument("--all", action="store_true", help="all applications of this host")
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    command("status", "Show slots, releases, what waits for confirmation, and the last event.", every=True)
+    back = command("rollback", "Move traffic back to the slot before, or take back what is not confirmed.")
+    back.add_argument("--to", default=rollback.PREVIOUS, metavar="SLOT", help="another slot than the one before")
+    back.add_argument("--reason", metavar="TEXT", help="why; marks the release as bad")
+    back.add_argument("--force", action="store_true", help="even to a release that was taken back before")
+    recover = command("recover", "Finish or take back what a crash left behind.", every=True)
+    recover.add_argument("--deadline", action="store_true", help="the time to confirm is over (the dead man calls this)")
+    confirm = command("confirm", "Make the switch that waits for confirmation final.")
+    confirm.add_argument("--txn", metavar="ID", help="only this transaction")
+    retire = command("retire", "Stop a standby slot whose time is over.")
+    retire.add_argument("slot", metavar="SLOT")
+    history = command("history", "Show what happened.")
+    history.add_argument("--limit", type=int, default=20, metavar="N", help="at most N entries")
+    command("unlock", "Release the lease of a run that is known to be dead.")
+    return top
+
+
+def main(arguments: Optional[Sequence[str]] = None, host: Optional[Host] = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = parser().parse_args(arguments)
+    host = host or Host()
+    try:
+        return _dispatch(options, host)
+    except Busy as error:
+        return _failed(options, error, BUSY)
+    except SlipwayError as error:
+        unknown = options.app is not None and options.app not in host.apps()
+        return _failed(options, error, USAGE if unknown else FAILED)
+    except PermissionError as error:
+        return _failed(options, SlipwayError(f"{error}. Run it as root: sudo slipway …"), FAILED)
+    except OSError as error:
+        return _failed(options, SlipwayError(f"this host failed: {error}"), FAILED)
+
+
+def _failed(options: argparse.Namespace, error: SlipwayError, code: int) -> int:
+    if options.json:
+        print(json.dumps({**error.facts, "failed": True, "message": str(error)}))
+    print(f"slipway: {error}", file=sys.stderr)
+    return code
+
+
+def _names(options: argparse.Namespace, host: Host) -> list[str]:
+    if options.all or options.app is None:
+        if options.app is None and not options.all and options.command != "status":
+            raise SlipwayError(f"name an application or say --all. Known here: {', '.join(host.apps()) or 'none'}.")
+        return host.apps()
+    return [options.app]
+
+
+def _owner() -> str:
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+def _dispatch(options: argparse.Namespace, host: Host) -> int:
+    commands: dict[str, Callable[[argparse.Namespace, Host], int]] = {
+        "status": _status,
+        "rollback": _rollback,
+        "recover": _recover,
+        "confirm": _confirm,
+        "retire": _retire,
+        "history": _history,
+        "unlock": _unlock,
+    }
+    return commands[options.command](options, host)
+
+
+def _say(options: argparse.Namespace, data: object, text: str) -> int:
+    print(json.dumps(data, indent=1, sort_keys=True) if options.json else text)
+    return OK
+
+
+def _status(options: argparse.Namespace, host: Host) -> int:
+    reports = [status.report(host, host.app(name)) for name in _names(options, host)]
+    if not reports and not options.json:
+        print("No application is described on this host.")
+        return OK
+    data = reports[0] if options.app is not None else reports
+    return _say(options, data, "\n".join(line for report in reports for line in status.lines(report)))
+
+
+def _rollback(options: argparse.Namespace, host: Host) -> int:
+    request = rollback.Request(options.to, options.reason, None, _owner(), options.force, looks=2)
+    done = rollback.Rollback(host, host.app(options.app)).run(request)
+    if done["outcome"] == "unchanged":
+        return _say(options, done, f"{options.app}: {done['reason']}.")
+    text = f"{options.app}: traffic is on {done['to']}"
+    if done.get("switch_ms") is not None:
+        text += f" ({done.get('release') or 'release unknown'}), moved in {done['switch_ms']} ms, seen through nginx."
+    return _say(options, done, text)
+
+
+def _recover(options: argparse.Namespace, host: Host) -> int:
+    worst = OK
+    for name in _names(options, host):
+        try:
+            _recover_one(options, host, name)
+        except SlipwayError as error:
+            if not options.all:
+                raise
+            worst = _failed(options, error, FAILED)
+    return worst
+
+
+def _recover_one(options: argparse.Namespace, host: Host, name: str) -> None:
+    app = host.app(name)
+    # Past the deadline a hung run must not stop the dead man: it goes on without the lock.
+    with host.lock(name).held(f"recovery of {name}", 2.0, insist=not options.deadline):
+        if app.edge:
+            found = recovery.recover(host, app, options.deadline)
+            data = {"app": name, "action": found.action, "message": found.message, "active": found.active, "txn": found.txn}
+            _say(options, data, f"{name}: {found.message}. Traffic is on {found.active}.")
+        if not options.deadline:
+            for slot in recovery.rearm_retirements(host, app):
+                print(f"{name}: slot {slot} will be stopped when its time is over.", file=sys.stderr)
+
+
+def _confirm(options: argparse.Namespace, host: Host) -> int:
+    done = Cutover(host, host.app(options.app)).confirm(options.txn, _owner())
+    return _say(options, done, f"{options.app}: {done['to']} {'is' if done['changed'] else 'was'} confirmed.")
+
+
+def _retire(options: argparse.Namespace, host: Host) -> int:
+    text = Slots(host, host.app(options.app)).retire(options.slot)
+    return _say(options, {"app": options.app, "slot": options.slot, "message": text}, f"{options.app}: {text}.")
+
+
+def _history(options: argparse.Namespace, host: Host) -> int:
+    entries = host.records(host.app(options.app).name).history(options.limit)
+    shown = [" ".join([str(entry.pop("at", "")), str(entry.pop("event", "")), *_pairs(entry)]) for entry in map(dict, entries)]
+    return _say(options, entries, "\n".join(shown) or f"{options.app}: nothing happened yet.")
+
+
+def _pairs(entry: dict[str, object]) -> list[str]:
+    return [f"{key}={value}" for key, value in entry.items() if value is not None]
+
+
+def _unlock(options: argparse.Namespace, host: Host) -> int:
+    app = host.app(options.app)
+    leases = host.leases(app.name)
+    with host.lock(app.name).held(f"{_owner()} unlocking {app.name}"):
+        lease = leases.read()
+        if lease is None:
+            return _say(options, {"app": app.name, "released": None}, f"{app.name}: no lease.")
+        host.records(app.name).remember("unlocked", txn=lease.txn, owner=lease.owner, by=_owner())
+        leases.release(lease.txn)
+    return _say(options, {"app": app.name, "released": lease.txn}, f"{app.name}: released the lease of {lease.owner}.")

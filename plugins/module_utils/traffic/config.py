@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The description of one application on one host: /etc/slipway/apps/<app>.json, schema 1.
+
+Keys that this version does not know are left alone: a rollback must not fail because a newer role wrote the file.
+Everything that is known is checked, and an error names file, key, value and what is wanted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Optional
+
+from ..health.gate import GateRules
+from ..health.http import Expectation
+from ..health.probes import BadTarget, split_address
+from .disk import Disk
+from .errors import SlipwayError
+from .layout import Layout
+
+SCHEMA = 1
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+KINDS = ("docker", "systemd")
+
+
+@dataclass(frozen=True)
+class VersionCheck:
+    """Where the application tells its release: JSON path `key` in the answer to `path`."""
+
+    path: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How the application proves itself; times in seconds."""
+
+    path: str = "/"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    expected: Expectation = field(default_factory=Expectation)
+    rules: GateRules = field(default_factory=GateRules)
+    timeout: float = 5.0
+    version: Optional[VersionCheck] = None
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One process of a slot on this host; `number` counts from 1 within the slot."""
+
+    name: str
+    address: str
+    port: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One of the places traffic can go to. `members` as the edge reaches them, ADDRESS:PORT."""
+
+    name: str
+    managed: bool
+    members: tuple[str, ...]
+    instances: tuple[Instance, ...]
+    gate: Gate
+    unit: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How this host runs managed slots; `stop_timeout` in seconds, `env_file` readable by root only."""
+
+    kind: str
+    env_file: Optional[str] = None
+    user: Optional[str] = None
+    container_port: int = 0
+    read_only: bool = True
+    memory: Optional[str] = None
+    command: Optional[str] = None
+    stop_timeout: int = 30
+    unit: str = ""
+    root: str = ""
+
+
+@dataclass(frozen=True)
+class App:
+    """One application on one host; times in seconds."""
+
+    name: str
+    domain: str
+    edge: bool
+    host: str
+    default_slot: str
+    slot_order: tuple[str, ...]
+    slots: Mapping[str, Slot]
+    runtime: Optional[Runtime]
+    bake: float
+    standby: float
+    confirm_deadline: float
+
+    def slot(self, name: str) -> Slot:
+        """The slot of that name; raises SlipwayError that lists the slots there are."""
+        if name not in self.slots:
+            raise SlipwayError(f"{self.name} has no slot {name!r} on {self.host}. Slots: {', '.join(self.slot_order)}.")
+        return self.slots[name]
+
+
+class _Reader:
+    """A JSON object that is read key by key, each with its type."""
+
+    def __init__(self, values: Mapping[str, object], where: str, file: str) -> None:
+        self.values = values
+        self.where = where
+        self.file = file
+
+    def fail(self, key: str, wanted: str) -> SlipwayError:
+        """The error for `key`."""
+        place = f"{self.where}.{key}".lstrip(".")
+        got = json.dumps(self.values[key]) if key in self.values else "missing"
+        return SlipwayError(f"{self.file}: {place} must be {wanted}, but is {got}. Run site.yml: the role app writes this file.")
+
+    def has(self, key: str) -> bool:
+        """True when `key` is there and not null."""
+        return self.values.get(key) is not None
+
+    def text(self, key: str, default: Optional[str] = None) -> str:
+        """A string."""
+        value = self.values.get(key, default) if self.has(key) else default
+        if not isinstance(value, str):
+            raise self.fail(key, "a string")
+        return value
+
+    def maybe_text(self, key: str) -> Optional[str]:
+        """A string or nothing."""
+        return self.text(key) if self.has(key) else None
+
+    def yes(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self.values[key] if self.has(key) else default
+        if not isinstance(value, bool):
+            raise self.fail(key, "true or false")
+        return value
+
+    def seconds(self, key: str, default: float, least: float = 0.0) -> float:
+        """A number of seconds, at least `least`."""
+        value = self.values[key] if self.has(key) else default
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
+            raise self.fail(key, f"a number of at least {least:g}")
+        return float(value)
+
+    def count(self, key: str, default: int, least: int = 0, most: int = 2**31) -> int:
+        """A whole number."""
+        value = self.values[key] if self.has(key) else default
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self.fail(key, f"a whole number from {least}" + (f" to {most}" if most < 2**31 else ""))
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings."""
+        value = self.values.get(key)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.fail(key, "a list of strings")
+        return tuple(value)
+
+    def mapping(self, key: str) -> dict[str, object]:
+        """An object; empty when missing."""
+        value = self.values[key] if self.has(key) else {}
+        if not isinstance(value, dict):
+            raise self.fail(key, "an object")
+        return value
+
+    def inner(self, key: str, values: object) -> _Reader:
+        """The reader of an object within this one."""
+        if not isinstance(values, dict):
+            raise SlipwayError(f"{self.file}: {f'{self.where}.{key}'.lstrip('.')} must be an object.")
+        return _Reader(values, f"{self.where}.{key}".lstrip("."), self.file)
+
+
+def parse(text: str, file: str) -> App:
+    """The application that `text` describes; raises SlipwayError."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise SlipwayError(f"{file} is not JSON: {error}. Run site.yml: the role app writes this file.") from error
+    if not isinstance(document, dict):
+        raise SlipwayError(f"{file} must hold a JSON object. Run site.yml: the role app writes this file.")
+    read = _Reader(document, "", file)
+    schema = read.count("schema", 0)
+    if schema > SCHEMA:
+        raise SlipwayError(
+            f"{file} has schema {schema}, but this version of slipway reads up to {SCHEMA}. "
+            "Install the newer command: run site.yml with --tags app."
+        )
+    if schema < 1:
+        raise read.fail("schema", str(SCHEMA))
+    name = read.text("app")
+    if not NAME.fullmatch(name):
+        raise read.fail("app", "a name of lower-case letters, digits, - and _")
+    gate = _gate(read.inner("gate", read.mapping("gate")), Gate())
+    slots = {key: _slot(read.inner(f"slots.{key}", value), key, gate) for key, value in read.mapping("slots").items()}
+    order = read.texts("slot_order")
+    if len(order) < 2 or len(set(order)) != len(order) or set(order) != set(slots):
+        raise read.fail("slot_order", f"each slot once, and two or more of them ({', '.join(slots) or 'no slots'})")
+    default = read.text("default_slot", order[0])
+    if default != order[0]:
+        raise read.fail("default_slot", f"the first of slot_order, {order[0]}")
+    app = App(
+        name,
+        read.text("domain"),
+        read.yes("edge", False),
+        read.text("host", "this host"),
+        default,
+        order,
+        slots,
+        _runtime(read.inner("runtime", read.mapping("runtime"))) if read.has("runtime") else None,
+        read.seconds("bake", 10),
+        read.seconds("standby", 900),
+        read.seconds("confirm_deadline", 120, 1),
+    )
+    if app.confirm_deadline < app.bake + 5:
+        raise read.fail("confirm_deadline", f"at least 5 s more than bake, which is {app.bake:g} s")
+    return app
+
+
+def _slot(read: _Reader, name: str, gate: Gate) -> Slot:
+    if not NAME.fullmatch(name):
+        raise SlipwayError(f"{read.file}: {name!r} is no name for a slot: lower-case letters, digits, - and _.")
+    members = read.texts("members")
+    for member in members:
+        try:
+            split_address(member)
+        except BadTarget as error:
+            raise SlipwayError(f"{read.file}: {read.where}.members: {error}.") from error
+    listed = read.values.get("instances") or []
+    if not isinstance(listed, list):
+        raise read.fail("instances", "a list")
+    instances = []
+    for number, value in enumerate(listed, start=1):
+        item = read.inner(f"instances[{number - 1}]", value)
+        port = item.count("port", 0, 1, 65535)
+        instances.append(Instance(item.text("name"), item.text("address", "127.0.0.1"), port, number))
+    own = _gate(read.inner("gate", read.mapping("gate")), gate) if read.has("gate") else gate
+    return Slot(name, read.yes("managed", True), members, tuple(instances), own, read.maybe_text("unit"))
+
+
+def _gate(read: _Reader, base: Gate) -> Gate:
+    status = read.values.get("status", list(base.expected.status))
+    if isinstance(status, int) and not isinstance(status, bool):
+        status = [status]
+    if not isinstance(status, list) or not status or not all(type(code) is int for code in status):
+        raise read.fail("status", "a list of HTTP status codes")
+    for key in ("path",):
+        if read.has(key) and not read.text(key).startswith("/"):
+            raise read.fail(key, "a path that begins with /")
+    headers = read.mapping("headers") if read.has("headers") else dict(base.headers)
+    if not all(isinstance(value, str) for value in headers.values()):
+        raise read.fail("headers", "an object of strings")
+    limit = read.seconds("max_latency_ms", 0.0) if read.has("max_latency_ms") else base.expected.max_latency_ms
+    expected = replace(
+        base.expected,
+        status=tuple(status),
+        json=read.mapping("json") if "json" in read.values else base.expected.json,
+        body=_pattern(read, "body") if "body" in read.values else base.expected.body,
+        max_latency_ms=limit,
+    )
+    old = base.rules
+    rules = GateRules(
+        read.count("successes", old.successes, 1),
+        read.seconds("interval", old.interval, 0.05),
+        read.seconds("min_healthy", old.min_healthy),
+        read.seconds("deadline", old.deadline, 1),
+    )
+    if rules.min_healthy >= rules.deadline:
+        raise read.fail("deadline", f"more than min_healthy, which is {rules.min_healthy:g} s")
+    version = base.version
+    if read.has("version"):
+        inner = read.inner("version", read.values["version"])
+        version = VersionCheck(inner.text("path"), inner.text("key"))
+    elif "version" in read.values:
+        version = None
+    return Gate(
+        read.text("path", base.path),
+        {key: str(value) for key, value in headers.items()},
+        expected,
+        rules,
+        read.seconds("timeout", base.timeout, 0.05),
+        version,
+    )
+
+
+def _pattern(read: _Reader, key: str) -> Optional[str]:
+    pattern = read.maybe_text(key)
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise read.fail(key, f"a regular expression ({error})") from error
+    return pattern
+
+
+def _runtime(read: _Reader) -> Runtime:
+    kind = read.text("kind")
+    if kind not in KINDS:
+        raise read.fail("kind", " or ".join(KINDS))
+    runtime = Runtime(
+        kind,
+        read.maybe_text("env_file"),
+        read.maybe_text("user"),
+        read.count("container_port", 0, 0, 65535),
+        read.yes("read_only", True),
+        read.maybe_text("memory"),
+        read.maybe_text("command"),
+        read.count("stop_timeout", 30, 1),
+        read.text("unit", ""),
+        read.text("root", ""),
+    )
+    if kind == "docker" and not runtime.container_port:
+        raise read.fail("container_port", "the port the container listens on")
+    if kind == "systemd" and not ("{slot}" in runtime.unit and "{n}" in runtime.unit):
+        raise read.fail("unit", "a unit name with {slot} and {n}")
+    if kind == "systemd" and not runtime.root.startswith("/"):
+        raise read.fail("root", "an absolute path")
+    return runtime
+
+
+def known(disk: Disk, layout: Layout) -> list[str]:
+    """Names of the applications described on this host."""
+    return [name[: -len(".json")] for name in disk.names(layout.apps) if name.endswith(".json") and name[0] != "."]
+
+
+def load(disk: Disk, layout: Layout, app: str) -> App:
+    """The application `app` of this host; raises SlipwayError, for an unknown one with the names of those known."""
+    path = layout.config(app)
+    text = disk.read(path) if NAME.fullmatch(app) else None
+    if text is None:
+        names = ", ".join(known(disk, layout)) or "none"
+        raise SlipwayError(f"no application {app!r} on this host ({path} is missing). Known here: {names}.")
+    described = parse(text, str(path))
+    if described.name != app:
+        raise SlipwayError(f"{path} describes {described.name!r}, not {app!r}. Run site.yml to write it anew.")
+    return described

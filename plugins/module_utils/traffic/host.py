@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One host with everything the traffic room needs of it, each part replaceable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..guard.deadman import Timer
+from ..host.clock import Clock
+from ..host.runner import Runner
+from . import config
+from .config import App
+from .disk import Disk
+from .flags import Flags
+from .journal import Journal
+from .layout import COMMAND, Layout
+from .lease import Leases, Lock
+from .machine import Machine
+from .records import Records
+from .sensors import Sensors
+
+
+@dataclass
+class Host:
+    """This host."""
+
+    layout: Layout = field(default_factory=Layout)
+    runner: Runner = field(default_factory=Runner)
+    clock: Clock = field(default_factory=Clock)
+    disk: Disk = field(default_factory=Disk)
+    machine: Machine = field(default_factory=Machine)
+    sensors: Sensors = field(default_factory=Sensors)
+
+    def app(self, name: str) -> App:
+        """The application of that name; raises SlipwayError."""
+        return config.load(self.disk, self.layout, name)
+
+    def apps(self) -> list[str]:
+        """Names of all applications here."""
+        return config.known(self.disk, self.layout)
+
+    def flags(self, app: App) -> Flags:
+        """The truth of traffic."""
+        return Flags(self.disk, self.clock, self.layout.flags(app.name), app.slot_order)
+
+    def journal(self, app: App) -> Journal:
+        """The write-ahead journal."""
+        return Journal(self.disk, self.clock, self.layout.journal(app.name))
+
+    def leases(self, app: str) -> Leases:
+        """The lease."""
+        return Leases(self.disk, self.clock, self.machine, self.layout.lease(app))
+
+    def lock(self, app: str) -> Lock:
+        """The lock of a running operation."""
+        return Lock(self.layout.lock(app), self.clock, self.machine)
+
+    def records(self, app: str) -> Records:
+        """Releases, slots, history."""
+        return Records(self.disk, self.clock, self.layout, app)
+
+    def deadman(self, app: str) -> Timer:
+        """The timer that takes an unconfirmed switch back."""
+        return Timer(self.runner, self.clock, f"slipway-{app}-deadman")
+
+    def arm_deadman(self, app: str, seconds: float) -> None:
+        """Have this host take the switch back in `seconds`; raises ArmingFailed."""
+        command = [COMMAND, "recover", app, "--deadline"]
+        self.deadman(app).arm(seconds, command, f"Take back the traffic of {app} unless confirmed")
+
+    def retire_timer(self, app: str, slot: str) -> Timer:
+        """The timer that stops a slot that is no longer needed."""
+        return Timer(self.runner, self.clock, f"slipway-{app}-retire-{slot}")
+
+    def arm_retire(self, app: str, slot: str, seconds: float) -> None:
+        """Have this host stop `slot` in `seconds`; raises ArmingFailed."""
+        command = [COMMAND, "retire", app, slot]
+        self.retire_timer(app, slot).arm(seconds, command, f"Stop slot {slot} of {app}")

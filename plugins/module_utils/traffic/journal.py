@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The write-ahead journal: what was intended, what was done. It explains the flags and never overrules them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from ..host.clock import Clock
+from .disk import Disk
+from .errors import SlipwayError
+
+VERSION = 1
+ROTATE_AT = 256 * 1024
+KEPT = 3
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When an unconfirmed switch takes itself back: wall clock, and seconds since boot within the boot `boot_id`."""
+
+    wall: float
+    since_boot: float
+    boot_id: str
+
+    def left(self, now: Deadline) -> float:
+        """Seconds until then, as of `now`. Within one boot the wall clock may jump as it likes."""
+        if now.boot_id == self.boot_id:
+            return self.since_boot - now.since_boot
+        return self.wall - now.wall
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """One move of traffic as the journal tells it. `steps` are "intent switch", "done switch", … in order."""
+
+    txn: str
+    kind: str
+    source: str
+    target: str
+    release: Optional[str]
+    owner: str
+    started: float
+    steps: tuple[str, ...] = ()
+    deadline: Optional[Deadline] = None
+    reason: str = ""
+    outcome: Optional[str] = None
+    facts: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def open(self) -> bool:
+        """True until its end is written."""
+        return self.outcome is None
+
+    def has(self, step: str) -> bool:
+        """True when `step` was written."""
+        return step in self.steps
+
+
+class Journal:
+    """The journal of one application."""
+
+    def __init__(self, disk: Disk, clock: Clock, path: Path) -> None:
+        self.disk = disk
+        self.clock = clock
+        self.path = path
+
+    def entries(self) -> list[dict[str, object]]:
+        """All readable lines; a torn one, which a crash leaves, is passed over. Raises SlipwayError for a newer format."""
+        found: list[dict[str, object]] = []
+        for line in (self.disk.read(self.path) or "").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if not isinstance(entry, dict):
+                continue
+            version = entry.get("v", VERSION)
+            if not isinstance(version, int) or version > VERSION:
+                raise SlipwayError(
+                    f"{self.path} was written by a newer slipway (format {version}, this one reads {VERSION}). "
+                    "Traffic stays as the flags say. Install the newer command: run site.yml with --tags app."
+                )
+            found.append(entry)
+        return found
+
+    def last(self) -> Optional[Transaction]:
+        """The transaction that was written last, ended or not."""
+        return transaction(self.entries())
+
+    def pending(self) -> Optional[Transaction]:
+        """The last transaction when it has no end."""
+        last = self.last()
+        return last if last is not None and last.open else None
+
+    def write(self, txn: str, phase: str, step: str, **facts: object) -> None:
+        """Add `phase` (intent or done) of `step`, durably before it returns."""
+        entry = {"v": VERSION, "at": round(self.clock.now(), 3), "txn": txn, "phase": phase, "step": step, **facts}
+        self.disk.append(self.path, json.dumps(entry, sort_keys=True))
+
+    def rotate(self) -> None:
+        """Put a long journal aside; only to be called while no transaction is open."""
+        if self.disk.size(self.path) < ROTATE_AT:
+            return
+        for number in range(KEPT, 1, -1):
+            older = self.path.with_name(f"{self.path.name}.{number - 1}")
+            if self.disk.size(older):
+                self.disk.rename(older, self.path.with_name(f"{self.path.name}.{number}"))
+        self.disk.rename(self.path, self.path.with_name(f"{self.path.name}.1"))
+
+
+def transaction(entries: Sequence[dict[str, object]]) -> Optional[Transaction]:
+    """The last transaction that began in `entries`."""
+    begin = next((entry for entry in reversed(entries) if entry.get("step") == "begin"), None)
+    if begin is None:
+        return None
+    own = [entry for entry in entries if entry.get("txn") == begin.get("txn")]
+    own = own[own.index(begin) :]
+    facts: dict[str, object] = {}
+    for entry in own:
+        facts.update(entry)
+    release = begin.get("release")
+    return Transaction(
+        str(begin.get("txn")),
+        str(begin.get("kind", "cutover")),
+        str(begin.get("source")),
+        str(begin.get("target")),
+        release if isinstance(release, str) else None,
+        str(begin.get("owner", "")),
+        _number(begin.get("at")),
+        tuple(f"{entry.get('phase')} {entry.get('step')}" for entry in own),
+        _deadline(facts.get("deadline")),
+        str(facts.get("reason", "")),
+        str(facts["outcome"]) if own[-1].get("step") == "end" else None,
+        facts,
+    )
+
+
+def _deadline(value: object) -> Optional[Deadline]:
+    if not isinstance(value, dict):
+        return None
+    return Deadline(_number(value.get("wall")), _number(value.get("since_boot")), str(value.get("boot_id", "")))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is remembered about an application besides its flags: releases, slots of this host, bad releases, history."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import syslog
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Optional
+
+from ..host.clock import Clock
+from .disk import Disk
+from .errors import SlipwayError
+from .layout import Layout
+
+SCHEMA = 1
+RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+STATES = ("staged", "active", "standby", "stopped")
+
+
+def check_release(release: str) -> str:
+    """`release`, which becomes a file name; raises SlipwayError when it must not."""
+    if not RELEASE.fullmatch(release):
+        raise SlipwayError(f"{release!r} is no name for a release: letters, digits, . _ - and at most 100 of them.")
+    return release
+
+
+def stamp(moment: float) -> str:
+    """A time as people and programs read it: UTC, ISO 8601, milliseconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment * 1000) % 1000:03d}Z"
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What an edge knows: the release in each slot, where traffic was before, and the last confirmed transaction."""
+
+    active: Optional[str] = None
+    previous: Optional[str] = None
+    releases: Mapping[str, str] = field(default_factory=dict)
+    txn: Optional[str] = None
+    since: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """What an app host knows of one slot. `fingerprint` changes with anything that needs a new start."""
+
+    slot: str
+    state: str
+    release: Optional[str] = None
+    artifact: Optional[str] = None
+    fingerprint: Optional[str] = None
+    started: Optional[float] = None
+    retire_at: Optional[float] = None
+
+
+class Records:
+    """The records of one application on this host."""
+
+    def __init__(self, disk: Disk, clock: Clock, layout: Layout, app: str) -> None:
+        self.disk = disk
+        self.clock = clock
+        self.layout = layout
+        self.app = app
+
+    def traffic(self) -> Traffic:
+        """From traffic.json; empty when there is none."""
+        document = self.disk.document(self.layout.traffic(self.app)) or {}
+        releases = document.get("releases")
+        since = document.get("since")
+        return Traffic(
+            _text(document.get("active")),
+            _text(document.get("previous")),
+            {str(slot): str(name) for slot, name in releases.items()} if isinstance(releases, dict) else {},
+            _text(document.get("txn")),
+            float(since) if isinstance(since, (int, float)) else None,
+        )
+
+    def save_traffic(self, traffic: Traffic) -> None:
+        """To traffic.json."""
+        self._save(self.layout.traffic(self.app), asdict(traffic))
+
+    def slot(self, slot: str) -> Optional[SlotState]:
+        """From slots/<slot>.json; None when nothing ever ran there."""
+        document = self.disk.document(self.layout.slot(self.app, slot))
+        if document is None:
+            return None
+        known = {item.name: document.get(item.name) for item in fields(SlotState)}
+        return SlotState(**{**known, "slot": slot, "state": str(document.get("state"))})  # type: ignore[arg-type]
+
+    def slots(self) -> dict[str, SlotState]:
+        """All slots of this host that ever ran."""
+        names = self.disk.names(self.layout.slot(self.app, "x").parent)
+        states = (self.slot(name[: -len(".json")]) for name in names if name.endswith(".json") and name[0] != ".")
+        return {state.slot: state for state in states if state is not None}
+
+    def save_slot(self, state: SlotState) -> None:
+        """To slots/<slot>.json."""
+        self._save(self.layout.slot(self.app, state.slot), asdict(state))
+
+    def is_bad(self, release: Optional[str]) -> Optional[str]:
+        """Why `release` was taken back, or None when it was not."""
+        if not release:
+            return None
+        document = self.disk.document(self.layout.bad(self.app, check_release(release)))
+        return None if document is None else str(document.get("reason", "unknown"))
+
+    def mark_bad(self, release: Optional[str], txn: str, reason: str) -> None:
+        """Remember that `release` was taken back."""
+        if release:
+            path = self.layout.bad(self.app, check_release(release))
+            self._save(path, {"release": release, "txn": txn, "reason": reason, "at": stamp(self.clock.now())})
+
+    def unmark_bad(self, release: str) -> bool:
+        """Forget it; False when it was not marked."""
+        return self.disk.remove(self.layout.bad(self.app, check_release(release)))
+
+    def bad(self) -> list[str]:
+        """All releases that were taken back."""
+        return [name for name in self.disk.names(self.layout.bad(self.app, "x").parent) if name[0] != "."]
+
+    def _save(self, path: Path, values: Mapping[str, object]) -> None:
+        text = json.dumps({"schema": SCHEMA, **values}, indent=1, sort_keys=True) + "\n"
+        self.disk.write(path, text)
+
+    def history(self, limit: int = 20) -> list[dict[str, object]]:
+        """The last entries, newest last."""
+        found: list[dict[str, object]] = []
+        for line in (self.disk.read(self.layout.history(self.app)) or "").splitlines()[-limit:]:
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if isinstance(entry, dict):
+                    found.append(entry)
+        return found
+
+    def remember(self, event: str, **facts: object) -> None:
+        """Add to the history, durably, and to the system log."""
+        entry: dict[str, object] = {"at": stamp(self.clock.now()), "event": event, **facts}
+        line = json.dumps(entry, sort_keys=True)
+        self.disk.append(self.layout.history(self.app), line)
+        syslog.openlog("slipway")
+        syslog.syslog(f"{self.app}: {line}")
+
+    def remember_once(self, event: str, txn: str, **facts: object) -> None:
+        """The same, unless the history already tells that `event` of `txn`."""
+        if not any(entry.get("event") == event and entry.get("txn") == txn for entry in self.history()):
+            self.remember(event, txn=txn, **facts)
+
+
+def _text(value: object) -> Optional[str]:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Slots of an application on a host that runs it: start and prove, keep warm, stop. Never the one that has the traffic."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Optional
+
+from ..health import gate as gates
+from ..health import secrets
+from ..health.gate import GateReport
+from ..health.process import LOG_LINES, Watcher
+from . import moves
+from .config import App, Slot
+from .docker import DockerDriver
+from .drivers import Artifact, Driver, Place
+from .errors import SlipwayError
+from .host import Host
+from .records import SlotState, check_release
+from .units import ExternalDriver, UnitDriver
+
+POSTPONE = 60.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. `active`: the slot that the edges serve, when the caller knows it from them."""
+
+    slot: str
+    artifact: Optional[Artifact] = None
+    active: Optional[str] = None
+    txn: Optional[str] = None
+    owner: str = "slipway"
+    force: bool = False
+
+
+class Slots:
+    """Slots of one application on this host."""
+
+    def __init__(self, host: Host, app: App) -> None:
+        self.host = host
+        self.app = app
+        self.records = host.records(app.name)
+
+    def driver(self, slot: Slot) -> Driver:
+        """What runs `slot` here; raises SlipwayError when nothing does."""
+        if not slot.managed:
+            if slot.unit is None:
+                raise SlipwayError(f"{self.app.host} does not run slot {slot.name} of {self.app.name}: no unit is known.")
+            return ExternalDriver(self.host, self.app, slot, slot.unit)
+        if self.app.runtime is None or not slot.instances:
+            raise SlipwayError(
+                f"{self.app.host} runs no instance of slot {slot.name} of {self.app.name}. "
+                "Slots are started on the hosts of the application's backends."
+            )
+        if self.app.runtime.kind == "docker":
+            return DockerDriver(self.host, self.app, self.app.runtime, slot)
+        return UnitDriver(self.host, self.app, self.app.runtime, slot)
+
+    def active(self, told: Optional[str] = None) -> Optional[str]:
+        """The slot with the traffic: by flags on an edge, else as told by one, else as last marked; None when unknown."""
+        if self.app.edge:
+            return self.host.flags(self.app).active()
+        if told is not None:
+            return self.app.slot(told).name
+        return next((name for name, state in self.records.slots().items() if state.state == "active"), None)
+
+    def start(self, request: Request, write: bool = True) -> dict[str, object]:
+        """Run the release of `request` in its slot and prove it; raises SlipwayError with the candidate removed again.
+
+        With `write` false nothing is touched and the result says what would be done.
+        """
+        slot = self.app.slot(request.slot)
+        driver = self.driver(slot)
+        artifact = request.artifact or Artifact("external")
+        check_release(artifact.release)
+        driver.check(artifact)
+        why = self.records.is_bad(artifact.release)
+        if why is not None and not request.force:
+            raise SlipwayError(
+                f"release {artifact.release} of {self.app.name} was taken back before ({why}). "
+                "Deploy another release, or this one with force."
+            )
+        if not write:
+            return self._start(slot, driver, artifact, request, False)
+        with self.host.lock(self.app.name).held(f"{request.owner} starting slot {slot.name} of {self.app.name}"):
+            self.host.leases(self.app.name).check(request.txn)
+            return self._start(slot, driver, artifact, request, True)
+
+    def _start(self, slot: Slot, driver: Driver, artifact: Artifact, request: Request, write: bool) -> dict[str, object]:
+        wanted = _fingerprint(driver, artifact)
+        known = self.records.slot(slot.name) or SlotState(slot.name, "stopped")
+        alive = _alive(driver)
+        same = known.release == artifact.release and len(alive) == len(driver.places)
+        here = self.active(request.active) == slot.name
+        if here and alive:
+            return self._active(slot, driver, known, artifact)
+        if same and known.fingerprint == wanted and self._well(slot, driver, artifact.release) is None:
+            return self._unchanged(slot, known, write)
+        result = {
+            **self._result(slot, "active" if here else "staged", artifact.release),
+            "changed": True,
+            "before": {"release": known.release, "state": known.state, "alive": len(alive)},
+        }
+        if not write:
+            return result
+        exact = driver.prepare(artifact)
+        self.host.retire_timer(self.app.name, slot.name).disarm()
+        self.records.save_slot(SlotState(slot.name, "stopped"))
+        report = self._prove(slot, driver, artifact)
+        for place in driver.places:
+            place.keep()
+        now = self.host.clock.now()
+        state = "active" if here else "staged"
+        self.records.save_slot(SlotState(slot.name, state, artifact.release, exact, wanted, now))
+        self.records.remember("started", slot=slot.name, release=artifact.release, artifact=exact, owner=request.owner)
+        return {**result, "artifact": exact, "gate": report.as_dict()}
+
+    def _active(self, slot: Slot, driver: Driver, known: SlotState, artifact: Artifact) -> dict[str, object]:
+        """The slot has the traffic and runs: it is right already, or it is refused."""
+        if known.release != artifact.release:
+            raise SlipwayError(
+                f"slot {slot.name} of {self.app.name} has the traffic on {self.app.host} and runs "
+                f"{known.release or 'an unknown release'}: {artifact.release} belongs into another slot "
+                f"({', '.join(name for name in self.app.slot_order if name != slot.name)})."
+            )
+        wrong = self._well(slot, driver, artifact.release)
+        if wrong is not None or len(_alive(driver)) < len(driver.places):
+            raise SlipwayError(
+                f"slot {slot.name} of {self.app.name} has the traffic on {self.app.host} with {artifact.release}, but "
+                f"{wrong or 'not all of its instances run'}. Deploy {artifact.release} into another slot, or roll back."
+            )
+        stale = known.fingerprint is not None and known.fingerprint != _fingerprint(driver, artifact)
+        return {**self._result(slot, "active", artifact.release), "changed": False, "outdated": stale}
+
+    def _unchanged(self, slot: Slot, known: SlotState, write: bool) -> dict[str, object]:
+        state = "active" if known.state == "active" else "staged"
+        if write and known.state != state:
+            self.host.retire_timer(self.app.name, slot.name).disarm()
+            self.records.save_slot(replace(known, state=state, retire_at=None))
+        return {**self._result(slot, state, known.release), "changed": known.state != state, "outdated": False}
+
+    def _well(self, slot: Slot, driver: Driver, release: str) -> Optional[str]:
+        """What is wrong with an instance of `slot` right now, or None."""
+        wanted = release if slot.managed else None
+        return moves.well_now([self.host.sensors.instance(slot, place.instance, wanted) for place in driver.places])
+
+    def _prove(self, slot: Slot, driver: Driver, artifact: Artifact) -> GateReport:
+        """Start all instances and gate them; raises SlipwayError after removing them again."""
+        release = artifact.release if slot.managed else None
+        for place in driver.places if slot.managed else ():
+            place.stop()
+        try:
+            for place in driver.places:
+                place.start(artifact)
+            processes = [place.process() for place in driver.places]
+            probes = [self.host.sensors.instance(slot, place.instance, release) for place in driver.places]
+            report = gates.run(probes, slot.gate.rules, self.host.clock, Watcher(processes).died)
+            if report.healthy:
+                return report
+            error = self._failure(slot, driver, artifact, report)
+        except SlipwayError as failed:
+            error = failed
+        for place in driver.places if slot.managed else ():
+            place.stop()
+        self.records.remember("refused", slot=slot.name, release=artifact.release, reason=str(error.facts.get("reason", "")))
+        raise error
+
+    def _failure(self, slot: Slot, driver: Driver, artifact: Artifact, report: GateReport) -> SlipwayError:
+        hidden = driver.secrets()
+        processes = [place.process() for place in driver.places]
+        logs = {process.name: [secrets.mask(line, hidden) for line in process.logs()] for process in processes}
+        said = "\n".join(
+            f"Last {LOG_LINES} log lines of {name}:\n  " + ("\n  ".join(lines) or "(none)") for name, lines in logs.items()
+        )
+        answers = secrets.mask("\n  ".join(report.lines()), hidden)
+        reason = secrets.mask(report.reason, hidden)
+        gate = {**report.as_dict(), "reason": reason, "last_answers": [secrets.mask(line, hidden) for line in report.lines()]}
+        return SlipwayError(
+            f"release {artifact.release} of {self.app.name} did not become healthy in slot {slot.name} of {self.app.host}: "
+            f"{reason}. It was removed again; traffic was not touched.\nLast answers:\n  {answers}\n{said}",
+            {"reason": reason, "gate": gate, "logs": logs},
+        )
+
+    def _result(self, slot: Slot, state: str, release: Optional[str]) -> dict[str, object]:
+        return {"slot": slot.name, "state": state, "release": release, "active": self.active()}
+
+    def mark_active(self, request: Request, write: bool = True) -> dict[str, object]:
+        """Remember that the edges serve this slot: it is not stopped, and no other slot here counts as active."""
+        slot = self.app.slot(request.slot)
+        if self.app.edge and self.host.flags(self.app).active() != slot.name:
+            raise SlipwayError(
+                f"{slot.name} cannot be marked active: the flags on {self.app.host} say {self.host.flags(self.app).active()}."
+            )
+        known = self.records.slots()
+        mine = known.get(slot.name)
+        if mine is None or mine.release is None:
+            raise SlipwayError(f"nothing was ever started in slot {slot.name} of {self.app.name} on {self.app.host}.")
+        others = [state for name, state in known.items() if name != slot.name and state.state == "active"]
+        changed = mine.state != "active" or bool(others)
+        if write and changed:
+            self.host.retire_timer(self.app.name, slot.name).disarm()
+            self.records.save_slot(replace(mine, state="active", retire_at=None))
+            for state in others:
+                self.records.save_slot(replace(state, state="standby"))
+        return {**self._result(slot, "active", mine.release), "changed": changed}
+
+    def standby(self, request: Request, seconds: Optional[float] = None, write: bool = True) -> dict[str, object]:
+        """Keep the slot warm for `seconds`, then stop it; raises SlipwayError for the active one."""
+        slot = self.app.slot(request.slot)
+        self._refuse_active(slot, request)
+        known = self.records.slot(slot.name)
+        if known is None or known.state == "stopped":
+            return {**self._result(slot, "stopped", None), "changed": False}
+        after = self.app.standby if seconds is None else seconds
+        changed = known.state != "standby" or known.retire_at is None
+        retire_at = self.host.clock.now() + after
+        if write and changed:
+            self.records.save_slot(replace(known, state="standby", retire_at=retire_at))
+            self.host.arm_retire(self.app.name, slot.name, after)
+        return {
+            **self._result(slot, "standby", known.release),
+            "changed": changed,
+            "retire_in": round(after if changed else (known.retire_at or retire_at) - self.host.clock.now()),
+        }
+
+    def stop(self, request: Request, write: bool = True) -> dict[str, object]:
+        """Stop the slot gracefully; raises SlipwayError for the active one."""
+        slot = self.app.slot(request.slot)
+        self._refuse_active(slot, request)
+        driver = self.driver(slot)
+        known = self.records.slot(slot.name)
+        alive = _alive(driver)
+        changed = bool(alive) or (known is not None and known.state != "stopped")
+        if write and changed:
+            with self.host.lock(self.app.name).held(f"{request.owner} stopping slot {slot.name} of {self.app.name}"):
+                self.host.leases(self.app.name).check(request.txn)
+                self._stop(slot, driver, request.owner)
+        return {**self._result(slot, "stopped", None), "changed": changed}
+
+    def _stop(self, slot: Slot, driver: Driver, owner: str) -> None:
+        self.host.retire_timer(self.app.name, slot.name).disarm()
+        for place in driver.places:
+            place.stop()
+        known = self.records.slot(slot.name) or SlotState(slot.name, "stopped")
+        self.records.save_slot(replace(known, state="stopped", fingerprint=None, retire_at=None))
+        self.records.remember("stopped", slot=slot.name, release=known.release, owner=owner)
+
+    def _refuse_active(self, slot: Slot, request: Request) -> None:
+        active = self.active(request.active)
+        if active == slot.name:
+            raise SlipwayError(
+                f"slot {slot.name} of {self.app.name} has the traffic on {self.app.host}: it is not stopped. "
+                "Move the traffic first."
+            )
+        tx = self.host.journal(self.app).pending() if self.app.edge else None
+        if tx is not None and slot.name in (tx.source, tx.target):
+            raise SlipwayError(
+                f"slot {slot.name} of {self.app.name} takes part in transaction {tx.txn}, which is not confirmed yet. "
+                f"Confirm it or roll it back first: slipway confirm {self.app.name}."
+            )
+
+    def retire(self, name: str) -> str:
+        """What the timer calls: stop a standby slot, unless it turns out to be in use. Says what it did."""
+        slot = self.app.slot(name)
+        with self.host.lock(self.app.name).held(f"retiring slot {name} of {self.app.name}", wait=2.0):
+            known = self.records.slot(name)
+            if known is None or known.state != "standby" or known.retire_at is None:
+                return f"slot {name} is {known.state if known else 'unused'}, not standby: left alone"
+            left = known.retire_at - self.host.clock.now()
+            if left > 1.0:
+                self.host.arm_retire(self.app.name, name, left)
+                return f"slot {name} stays for another {left:.0f} s"
+            driver = self.driver(slot)
+            why = self._in_use(slot, driver)
+            if why is not None:
+                self.records.save_slot(replace(known, retire_at=self.host.clock.now() + POSTPONE))
+                self.host.arm_retire(self.app.name, name, POSTPONE)
+                return f"slot {name} is still in use ({why}): asked again in {POSTPONE:g} s"
+            self._stop(slot, driver, "retirement")
+            return f"slot {name} stopped"
+
+    def _in_use(self, slot: Slot, driver: Driver) -> Optional[str]:
+        """An edge elsewhere may have gone back to this slot without telling this host: then it has connections."""
+        try:
+            self._refuse_active(slot, Request(slot.name))
+        except SlipwayError as error:
+            return str(error)
+        count = sum(place.connections() for place in driver.places)
+        return f"{count} connections" if count else None
+
+
+def _alive(driver: Driver) -> list[Place]:
+    """Places whose process runs."""
+    return [place for place in driver.places if place.process().identity().alive]
+
+
+def _fingerprint(driver: Driver, artifact: Artifact) -> str:
+    parts = [place.fingerprint(artifact) for place in driver.places]
+    return hashlib.sha256("\0".join(parts).encode("ascii", errors="replace")).hexdigest()

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is so, read from flags, records and processes; changes nothing."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from .config import App, Slot
+from .errors import SlipwayError
+from .host import Host
+from .slots import Slots
+
+
+def report(host: Host, app: App, history: int = 5) -> dict[str, object]:
+    """Everything about one application on this host."""
+    records, flags, journal = host.records(app.name), host.flags(app), host.journal(app)
+    traffic = records.traffic()
+    active = Slots(host, app).active()
+    tx = journal.pending() if app.edge else None
+    lease = host.leases(app.name).read()
+    now = host.machine.moment(host.clock)
+    waiting: Optional[dict[str, object]] = None
+    if tx is not None:
+        waiting = {
+            "txn": tx.txn,
+            "kind": tx.kind,
+            "from": tx.source,
+            "to": tx.target,
+            "release": tx.release,
+            "owner": tx.owner,
+            "step": tx.steps[-1],
+            "switched": active == tx.target,
+            "seconds_left": round(tx.deadline.left(now), 1) if tx.deadline is not None else None,
+            "dead_man": host.deadman(app.name).armed(),
+        }
+    return {
+        "app": app.name,
+        "domain": app.domain,
+        "host": app.host,
+        "edge": app.edge,
+        "active": active,
+        "previous": traffic.previous,
+        "slot_order": list(app.slot_order),
+        "flags": flags.present() if app.edge else [],
+        "unknown_flags": flags.unknown() if app.edge else [],
+        "idle": [name for name in app.slot_order if name != active and app.slots[name].managed],
+        "slots": {name: _slot(host, app, app.slots[name], active) for name in app.slot_order},
+        "transaction": waiting,
+        "lease": None if lease is None else host.leases(app.name).describe(lease),
+        "bad": records.bad(),
+        "history": records.history(history),
+    }
+
+
+def _slot(host: Host, app: App, slot: Slot, active: Optional[str]) -> dict[str, object]:
+    records = host.records(app.name)
+    known = records.slot(slot.name)
+    instances: list[dict[str, object]] = []
+    try:
+        for place in Slots(host, app).driver(slot).places:
+            identity, item = place.process().identity(), place.instance
+            address = f"{item.address}:{item.port}"
+            instances.append({"name": item.name, "address": address, "alive": identity.alive, "state": identity.state})
+    except SlipwayError:
+        instances = []
+    release = known.release if known is not None and known.release else records.traffic().releases.get(slot.name)
+    retire_in = None if known is None or known.retire_at is None else round(known.retire_at - host.clock.now())
+    return {
+        "active": slot.name == active,
+        "managed": slot.managed,
+        "members": list(slot.members),
+        "release": release,
+        "artifact": known.artifact if known is not None else None,
+        "state": known.state if known is not None else ("active" if slot.name == active else "unknown"),
+        "started": known.started if known is not None else None,
+        "retire_in": retire_in,
+        "instances": instances,
+    }
+
+
+def lines(data: dict[str, object]) -> list[str]:
+    """The same for a person."""
+    text = [f"{data['app']}  https://{data['domain']}  on {data['host']}{' (edge)' if data['edge'] else ''}"]
+    slots = data["slots"]
+    for name, slot in slots.items() if isinstance(slots, dict) else ():
+        marker = ">" if slot["active"] else " "
+        parts = [slot["release"] or "-", slot["state"]]
+        if slot["retire_in"] is not None:
+            parts.append(f"stops in {slot['retire_in']} s")
+        parts.extend(f"{item['name']} {item['state']}" for item in slot["instances"])
+        text.append(f" {marker} {name:<10} " + "  ".join(str(part) for part in parts))
+    waiting = data["transaction"]
+    if isinstance(waiting, dict):
+        left = waiting["seconds_left"]
+        text.append(
+            f"   transaction {waiting['txn']} of {waiting['owner']}: {waiting['from']} -> {waiting['to']}, {waiting['step']}"
+            + (f", {left} s left to confirm" if left is not None else "")
+        )
+    lease = data["lease"]
+    if isinstance(lease, dict):
+        stale = f" (stale: {lease['stale']})" if lease["stale"] else ""
+        text.append(f"   lease of {lease['owner']}, transaction {lease['txn']}, {lease['expires_in']} s left{stale}")
+    for title in ("unknown_flags", "bad"):
+        found = data[title]
+        if isinstance(found, list) and found:
+            text.append(f"   {title.replace('_', ' ')}: {', '.join(found)}")
+    history = data["history"]
+    if isinstance(history, list) and history:
+        last = history[-1]
+        known = ("from", "to", "slot", "release", "reason")
+        details = " ".join(f"{key}={last[key]}" for key in known if last.get(key))
+        text.append(f"   last: {last.get('at')} {last.get('event')} {details}")
+    return text

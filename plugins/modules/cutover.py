@@ -1,0 +1,157 @@
+#!/usr/bin/python
+# Copyright: slipway.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: traffic to another slot, proven or taken back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cutover
+short_description: Move an application's traffic to another slot, prove it, and hold it until it is confirmed
+version_added: 0.1.0
+description:
+  - Runs on an edge, a host with nginx that holds the application's flag files.
+  - With O(state=switched) gates every member of the slot from this edge, arms a timer on the host that takes the traffic
+    back, moves the flag in one file operation, asks through nginx on fresh connections whether the new slot answers, watches
+    it for the time C(bake) of the application, and then holds it there with the timer still armed.
+  - Takes the traffic back and fails when anything goes wrong after the flag moved. When the module itself, its connection or
+    the control node dies, the host takes the traffic back by itself at the deadline.
+  - With O(state=confirmed) makes the switch final and stops the timer. As a task of its own it comes over a fresh connection.
+  - No nginx is reloaded and no connection is closed.
+author: slipway.server contributors
+options:
+  app:
+    description: Name of the application, as in C(/etc/slipway/apps/).
+    type: str
+    required: true
+  to:
+    description: The slot that gets the traffic. Needed for O(state=switched).
+    type: str
+  release:
+    description: The release that runs in that slot. It is checked where the application tells it, and remembered.
+    type: str
+  state:
+    description: Whether to switch and hold, or to make a switch final.
+    type: str
+    choices: [switched, confirmed]
+    default: switched
+  txn:
+    description:
+      - Name of the transaction, the same on all hosts of one deployment. A run with the same name goes on where an interrupted
+        one stopped.
+      - Made up when missing; for O(state=confirmed) then the switch that waits is meant.
+    type: str
+  owner:
+    description: Who does this, for the lease, the journal and the history.
+    type: str
+    default: ansible
+  force:
+    description: Also move to a release that was taken back before.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Looks at the target slot and returns the plan.
+    support: full
+  diff_mode:
+    description: Shows the active slot before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Move the traffic and hold it
+  slipway.server.cutover:
+    app: spotik
+    to: green
+    release: v42
+    txn: "{{ txn }}"
+  register: moved
+
+- name: Make it final
+  slipway.server.cutover:
+    app: spotik
+    state: confirmed
+    txn: "{{ moved.txn }}"
+"""
+
+RETURN = r"""
+outcome:
+  description: V(switched), V(confirmed), V(unchanged), V(planned); in failures V(aborted) or V(rolled_back).
+  type: str
+  returned: always
+txn:
+  description: The transaction.
+  type: str
+  returned: when there is one
+from:
+  description: The slot that had the traffic.
+  type: str
+  returned: success
+to:
+  description: The slot that has it now.
+  type: str
+  returned: success
+switch_ms:
+  description: Milliseconds of the one file operation that moved the traffic.
+  type: float
+  returned: when traffic moved
+durable_ms:
+  description: The same with its fsync.
+  type: float
+  returned: when traffic moved
+verified_ms:
+  description: Milliseconds until all looks through nginx had come from the new slot.
+  type: float
+  returned: when traffic moved
+gate:
+  description: How the gate went - attempts, seconds, latency_ms, last_answers.
+  type: dict
+  returned: when the target was gated
+plan:
+  description: The steps, in check mode.
+  type: list
+  returned: check mode
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
+from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
+from ansible_collections.slipway.server.plugins.module_utils.traffic.host import Host
+
+
+def main() -> None:
+    """Read parameters, ask the library, answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "app": {"type": "str", "required": True},
+            "to": {"type": "str"},
+            "release": {"type": "str"},
+            "state": {"type": "str", "choices": ["switched", "confirmed"], "default": "switched"},
+            "txn": {"type": "str"},
+            "owner": {"type": "str", "default": "ansible"},
+            "force": {"type": "bool", "default": False},
+        },
+        required_if=[("state", "switched", ["to"])],
+        supports_check_mode=True,
+    )
+    given, host = module.params, Host()
+    if module.check_mode and given["app"] not in host.apps():
+        text = f"{given['app']} is not described on this host yet; would gate {given['to'] or 'the slot'} and move its traffic"
+        module.exit_json(changed=True, outcome="planned", to=given["to"], plan=[text], msg=text)
+    try:
+        cutover = Cutover(host, host.app(given["app"]))
+        if given["state"] == "confirmed":
+            ask = cutover.check_confirm if module.check_mode else lambda txn: cutover.confirm(txn, given["owner"])
+            result = ask(given["txn"])
+        else:
+            request = Request(given["to"], given["release"], given["txn"], given["owner"], given["force"])
+            result = cutover.preview(request) if module.check_mode else cutover.switch(request)
+    except SlipwayError as error:
+        module.fail_json(msg=str(error), **error.facts)
+    before = result["to"] if given["state"] == "confirmed" else result["from"]
+    module.exit_json(diff={"before": f"active: {before}\n", "after": f"active: {result['to']}\n"}, **result)
+
+
+if __name__ == "__main__":
+    main()
