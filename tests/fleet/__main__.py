@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 import yaml
 
-from tests.fleet import engine, hosts, images
+from tests.fleet import engine, hosts, images, molecule
 from tests.fleet.shell import STATE, FleetError, say
 from tests.fleet.spec import parse
 
@@ -47,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("host")
         command.add_argument("command", nargs=argparse.REMAINDER)
         command.set_defaults(action=_exec if verb == "exec" else _ssh)
+    scenario = commands.add_parser("molecule", help="create or destroy the hosts of a scenario; called by Molecule")
+    scenario.add_argument("verb", choices=["create", "destroy"])
+    scenario.set_defaults(action=_molecule)
     build = commands.add_parser("images", help="build host images that are missing or out of date")
     build.add_argument("names", nargs="*", default=["12", "13"])
     build.set_defaults(action=lambda options: images.ensure(options.names))
@@ -58,6 +61,13 @@ def _up(options: argparse.Namespace) -> None:
     spec = hosts.up(parse(yaml.safe_load(text)))
     print(json.dumps({"name": spec.name, "subnet": str(spec.subnet), "key": str(hosts.KEY),
                       "hosts": [asdict(host) for host in spec.hosts]}, indent=2))  # fmt: skip
+
+
+def _molecule(options: argparse.Namespace) -> None:
+    if options.verb == "create":
+        molecule.create()
+    else:
+        molecule.destroy()
 
 
 def _down(options: argparse.Namespace) -> None:

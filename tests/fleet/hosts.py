@@ -79,11 +79,7 @@ def restart(name: str, host: str | None = None) -> None:
     if not names:
         raise FleetError(f"no fleet {name!r} runs here: see 'python -m tests.fleet list'")
     with lock(f"fleet-{name}"), step(f"restarting {', '.join(names)}"):
-        run(["docker", "restart", "--time", "60", *names], timeout=300)
-        _all(_wait_running, names)
-        for each in names:
-            form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-            _wait_ssh(run(["docker", "inspect", "--format", form, each]))
+        _all(_restart, names)
 
 
 def listing() -> list[dict[str, str]]:
@@ -202,6 +198,12 @@ def _start(spec: Spec, host: Host) -> None:
     key = KEY.with_suffix(".pub").read_text()
     run(["docker", "exec", "--interactive", name, "sh", "-c", AUTHORIZE], input=key)
     _wait_ssh(host.address)
+
+
+def _restart(name: str) -> None:
+    run(["docker", "restart", "--time", "60", name], timeout=120)
+    _wait_running(name)
+    _wait_ssh(run(["docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name]))
 
 
 def _wait_running(name: str) -> None:
