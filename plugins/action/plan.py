@@ -16,7 +16,7 @@ from ansible_collections.slipway.server.plugins.module_utils.plan.build import b
 from ansible_collections.slipway.server.plugins.module_utils.plan.demands import demands
 from ansible_collections.slipway.server.plugins.module_utils.plan.model import Problem
 from ansible_collections.slipway.server.plugins.module_utils.plan.parse import COLLECTION_VARIABLES, HOST_VARIABLES, Raw, parse
-from ansible_collections.slipway.server.plugins.module_utils.plan.placeholders import Undefined
+from ansible_collections.slipway.server.plugins.module_utils.plan.placeholders import Undefined, Unreadable
 
 
 class ActionModule(ActionBase):
@@ -123,7 +123,7 @@ class ActionModule(ActionBase):
         except AnsibleUndefinedVariable as error:
             return Undefined(_message(error))
         except AnsibleError:
-            return Undefined("its template or its vault secret fails")
+            return Unreadable("its template, lookup or vault secret fails")
         if isinstance(resolved, (dict, list)):
             return _plain(resolved)
         return resolved if resolved is None or isinstance(resolved, (bool, int, float)) else str(resolved)

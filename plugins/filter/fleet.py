@@ -30,8 +30,14 @@ def _reports(results: Mapping[str, Any], app: str) -> dict[str, Any]:
     return {host: report for host, report in found.items() if report}
 
 
+def slipway_never_deployed(results: Mapping[str, Any]) -> list[str]:
+    """Names of the apps that run nowhere yet, from the results of slot_info on all hosts."""
+    names = sorted({name for result in results.values() for name in ((result or {}).get("apps") or {})})
+    return [name for name in names if fleet.never_deployed(_reports(results, name))]
+
+
 def slipway_choice(results: Mapping[str, Any], app: str, release: str, hosts: Sequence[str]) -> dict[str, object]:
-    """The slot for a release, from the results of slot_info on all hosts of the app."""
+    """The slot for a release, from the results of slot_info on all `hosts` of the app."""
     reports = _reports(results, app)
     try:
         fleet.missing_hosts(app, dict.fromkeys(hosts), reports)
@@ -96,6 +102,7 @@ class FilterModule:
         functions = (
             slipway_results,
             slipway_failures,
+            slipway_never_deployed,
             slipway_choice,
             slipway_choice_back,
             slipway_app_files,

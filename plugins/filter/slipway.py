@@ -35,7 +35,7 @@ def slipway_problems(hostvars: Mapping[str, Any], hosts: Sequence[str], name: st
     for host in hosts:
         found = hostvars[host].get(name) or {}
         if found.get("unreachable"):
-            lines.append(f"{host}: cannot be reached: {found.get('msg', '')}. Check ansible_host, ansible_user and the key")
+            lines.append(f"{host}: cannot be reached: {str(found.get('msg', '')).rstrip('.')}. Check ansible_host, ansible_user and the key")
         elif found.get("failed"):
             lines.append(f"{host}: could not be looked at: {found.get('msg', '')}")
         lines += [f"{host}: {problem}" for problem in found.get("problems", [])]

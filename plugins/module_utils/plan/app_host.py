@@ -21,6 +21,7 @@ def app_host(app: App, host: Host, inventory: Inventory, processes: int, databas
         "domain": app.domain,
         "edge": host.has("edge"),
         "host": host.name,
+        "hosts": sorted({*app.hosts(), *(edge.name for edge in inventory.group("edge"))}),
         "default_slot": app.slot_order()[0],
         "slot_order": list(app.slot_order()),
         "slots": {slot: _slot(app, slot, host, inventory) for slot in app.slot_order()},

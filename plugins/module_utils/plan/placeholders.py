@@ -20,7 +20,15 @@ _EXAMPLE_DOMAIN = re.compile(r"(^|\.)(example(\.(com|net|org))?|invalid|test)\.?
 
 
 class Undefined(str):
-    """Stands for a value whose template names a variable that nobody defined; its text is that message."""
+    """Stands for a value whose template fails; its text says why, its remedy what to do."""
+
+    remedy = "Define that variable, for example in group_vars/all/vault.yml"
+
+
+class Unreadable(Undefined):
+    """A template that fails for another reason, whose message is not shown because it could hold a secret."""
+
+    remedy = "See why: ansible HOST -i INVENTORY -m ansible.builtin.debug -a var=KEY; a vault needs its password"
 
 
 def is_placeholder(text: str) -> bool:

@@ -80,7 +80,7 @@ class Reader:
         """Report every placeholder below `value`, by key only."""
         for path, leaf in leaves(value, key):
             if isinstance(leaf, Undefined):
-                self.fail(path, f"cannot be resolved: {leaf}", "Define that variable, for example in group_vars/all/vault.yml")
+                self.fail(path, f"cannot be resolved: {leaf}", leaf.remedy)
             elif isinstance(leaf, str) and is_placeholder(leaf):
                 self.fail(path, "is still a placeholder", "Put the real value there")
 
