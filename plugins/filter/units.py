@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: slipway.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filters that turn declared units into unit files; their documentation lies beside them, one file for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.slipway.server.plugins.module_utils.settings import units
+
+
+def slipway_unit(unit: Mapping[str, Any]) -> str:
+    """The text of one unit file."""
+    try:
+        return units.render(unit)
+    except units.UnitError as error:
+        raise AnsibleFilterError(f"slipway_unit: {error}") from error
+
+
+def slipway_units(declared: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """All declared units as parameters of the converge and readback modules."""
+    try:
+        return units.transaction(declared)
+    except units.UnitError as error:
+        raise AnsibleFilterError(f"slipway_units: no unit was changed:\n{error}") from error
+
+
+class FilterModule:
+    """Where Ansible finds the filters."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Filters by name."""
+        return {"slipway_unit": slipway_unit, "slipway_units": slipway_units}
