@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # frozen_string_literal: true
 
+require 'io/wait'
 require 'net/http'
 require 'openssl'
 require 'socket'
@@ -20,12 +21,14 @@ module Database
 
   def query(sql, params = [])
     require 'pg'
-    thread = Thread.current
-    connection = thread[:database] ||= PG.connect(ENV.fetch('DATABASE_URL'), connect_timeout: 3, tcp_user_timeout: 5000)
+    connection = Thread.current[:database]
+    # Nothing is to be read from an idle connection but its end.
+    connection = nil if connection && (connection.finished? || connection.socket_io.wait_readable(0))
+    connection ||= PG.connect(ENV.fetch('DATABASE_URL'), connect_timeout: 3, tcp_user_timeout: 5000)
+    Thread.current[:database] = connection
     connection.exec_params(sql, params).to_a
   rescue PG::ConnectionBad, PG::UnableToSend
-    connection&.finish unless connection.nil? || connection.finished?
-    thread[:database] = nil
+    Thread.current[:database] = nil
     raise
   end
 
