@@ -165,7 +165,11 @@ class Cutover:
         if found.waiting is None:
             return None
         if found.waiting.txn == request.txn and found.waiting.target == request.to:
-            return found.waiting
+            if found.left >= self.app.bake + moves.VERIFY_TIMEOUT:
+                self.flags.switch(request.to)
+                return found.waiting
+            moves.take_back(self.host, self.app, found.waiting, "interrupted, and too little time left to go on", False)
+            return None
         raise Busy(
             f"transaction {found.waiting.txn} of {found.waiting.owner} moved {self.app.name} to {found.waiting.target}: "
             f"{found.message}. Finish it first: slipway confirm {self.app.name}, or slipway rollback {self.app.name}.",
@@ -238,7 +242,7 @@ class Cutover:
 
     def _move(self, tx: Transaction, report: GateReport) -> dict[str, object]:
         host, app = self.host, self.app
-        self._mine(tx)
+        self._mine(tx, moved=False)
         deadline = host.machine.moment(host.clock, app.confirm_deadline)
         self.journal.write(tx.txn, "intent", "switch", deadline=asdict(deadline), before=self.flags.present())
         try:
@@ -287,27 +291,25 @@ class Cutover:
         until = host.clock.monotonic() + self.app.bake
         while host.clock.monotonic() < until:
             begun = host.clock.monotonic()
-            self._mine(tx)
+            self._mine(tx, moved=True)
             watch, why = watch.after(probes, gates.look_at_all(probes))
             if why is not None:
                 return why
             host.clock.sleep(min(begun + slot.gate.rules.interval, until) - host.clock.monotonic())
-        self._mine(tx)
+        self._mine(tx, moved=True)
         return None
 
-    def _mine(self, tx: Transaction) -> None:
+    def _mine(self, tx: Transaction, moved: bool) -> None:
         """Raises SlipwayError when somebody, on purpose or by deadline, ended this transaction meanwhile."""
         now = moves.current(self.host, self.app, tx.txn)
         active = self.flags.active()
-        moved = now.has("done switch")
-        if now.open and not now.has("intent revert") and active == (tx.target if moved else tx.source):
+        wanted = tx.target if moved else tx.source
+        if active == wanted and (now.outcome == "confirmed" or (now.open and not now.has("intent revert"))):
             return
-        if not now.open and active == tx.target and now.outcome != "confirmed":
+        if not now.open and moved and active == tx.target:
             self.flags.switch(tx.source)
-        if now.outcome == "confirmed":
-            return
         raise SlipwayError(
-            f"{self.app.name} was taken over while moving to {tx.target}: {now.outcome or 'flags moved'} "
+            f"{self.app.name} was taken over while moving to {tx.target}: {now.outcome or 'flags moved by hand'} "
             f"{now.reason}. Traffic is on {self.flags.active()}.",
             {"outcome": now.outcome or "overridden", "txn": tx.txn, "from": tx.source, "to": tx.target},
         )

@@ -20,7 +20,7 @@ from .errors import SlipwayError
 from .flags import SwitchTimes
 from .host import Host
 from .journal import Transaction
-from .records import Traffic
+from .records import Traffic, stamp
 
 BRIEF = GateRules(successes=2, interval=0.02, min_healthy=0.0, deadline=3.0)
 BRIEF_TIMEOUT = 1.5
@@ -97,7 +97,7 @@ def end(host: Host, app: App, tx: Transaction, outcome: str, reason: str, mark_b
     with though_the_disk_is_full():
         if mark_bad:
             records.mark_bad(tx.release, tx.txn, reason)
-        records.remember_once(outcome, tx.txn, **summary(host, tx), reason=reason)
+        records.remember_once(outcome, tx.txn, stamp(tx.started), **summary(host, tx), reason=reason)
         if tx.facts.get("own_lease"):
             host.leases(app.name).release(tx.txn)
         host.journal(app).write(tx.txn, "done", "end", outcome=outcome, reason=reason)

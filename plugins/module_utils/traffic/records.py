@@ -146,10 +146,11 @@ class Records:
         syslog.openlog("slipway")
         syslog.syslog(f"{self.app}: {line}")
 
-    def remember_once(self, event: str, txn: str, **facts: object) -> None:
-        """The same, unless the history already tells that `event` of `txn`."""
-        if not any(entry.get("event") == event and entry.get("txn") == txn for entry in self.history()):
-            self.remember(event, txn=txn, **facts)
+    def remember_once(self, event: str, txn: str, began: str, **facts: object) -> None:
+        """The same, unless the history already tells that `event` of the `txn` that `began` then."""
+        told = {"event": event, "txn": txn, "began": began}
+        if not any(told.items() <= entry.items() for entry in self.history()):
+            self.remember(event, txn=txn, began=began, **facts)
 
 
 def _text(value: object) -> Optional[str]:

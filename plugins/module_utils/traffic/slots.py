@@ -46,8 +46,8 @@ class Slots:
     def driver(self, slot: Slot) -> Driver:
         """What runs `slot` here; raises SlipwayError when nothing does."""
         if not slot.managed:
-            if slot.unit is None:
-                raise SlipwayError(f"{self.app.host} does not run slot {slot.name} of {self.app.name}: no unit is known.")
+            if slot.unit is None or not slot.instances:
+                raise SlipwayError(f"{self.app.host} does not run slot {slot.name} of {self.app.name}, a unit of another host.")
             return ExternalDriver(self.host, self.app, slot, slot.unit)
         if self.app.runtime is None or not slot.instances:
             raise SlipwayError(

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..health import secrets
-from ..health.probes import split_address
 from ..health.process import UnitProcess
 from ..host import files
 from . import archive
@@ -174,7 +173,7 @@ class ExternalPlace:
 
     def connections(self) -> int:
         """On the instance's port."""
-        return self.host.machine.established(self.instance.port) if self.instance.port else 0
+        return self.host.machine.established(self.instance.port)
 
 
 class ExternalDriver:
@@ -183,9 +182,7 @@ class ExternalDriver:
     def __init__(self, host: Host, app: App, slot: Slot, unit: str) -> None:
         self.app = app
         self.slot = slot.name
-        address, port = split_address(slot.members[0]) if slot.members else ("127.0.0.1", 0)
-        instance = slot.instances[0] if slot.instances else Instance(unit, address, port, 1)
-        self.place = ExternalPlace(host, unit, instance)
+        self.place = ExternalPlace(host, unit, slot.instances[0])
         self.places: Sequence[ExternalPlace] = [self.place]
 
     def check(self, _artifact: Artifact, /) -> None:
