@@ -2,15 +2,12 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.fleet import engine
-
-
-def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def test_pid_files_of_dead_processes_and_strangers_go(tmp_path: Path) -> None:
@@ -32,6 +29,8 @@ def test_an_orphaned_daemon_is_ended(tmp_path: Path, name: str) -> None:
     program = tmp_path / name
     program.symlink_to("/bin/sleep")
     daemon = subprocess.Popen([str(program), "60"])
+    while Path(f"/proc/{daemon.pid}/comm").read_text().strip() != name:
+        time.sleep(0.01)
     pid_file = tmp_path / "daemon.pid"
     pid_file.write_text(str(daemon.pid))
     engine.clear_leftovers((pid_file,))

@@ -6,7 +6,7 @@ import ipaddress
 from tests.fleet import molecule
 from tests.fleet.spec import NAME, parse
 
-PLATFORMS = [
+PLATFORMS: list[dict[str, object]] = [
     {"name": "debian12", "image": "debian12", "docker": True, "groups": ["servers"], "children": ["x"]},
     {"name": "probe", "image": "debian13"},
 ]
