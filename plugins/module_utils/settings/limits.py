@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from ..host.runner import Runner
 from .converge import FileSpec, Transaction
@@ -19,6 +19,10 @@ USER = Path("/etc/systemd/user.conf.d/60-slipway.conf")
 LOGIN = Path("/etc/security/limits.d/60-slipway.conf")
 SYSTEMD_HARD_NOFILE = 524288
 """systemd's own default for the hard limit: services may raise themselves up to it, so it is not lowered."""
+
+
+LOGIN_READS = {"nofile": "-Sn", "core": "-Sc"}
+"""What POSIX's ulimit of a login shell can tell in the kernel's own unit (core: 0 is the same in every unit)."""
 
 
 class LimitError(Exception):
@@ -84,6 +88,23 @@ def transaction(limits: list[Limit]) -> Transaction:
             FileSpec(LOGIN, logins, effect="none"),
         ),
     )
+
+
+def checks(limits: list[Limit]) -> list[dict[str, Any]]:
+    """What reads the limits back: systemd's default, a service started for the purpose, a login session."""
+    found: list[dict[str, Any]] = []
+    for limit in limits:
+        name = f"DefaultLimit{limit.name.upper()}Soft"
+        soft = limit.soft.replace("infinity", "unlimited")
+        argv = ["systemctl", "show", "--value", f"--property={name}"]
+        found.append({"kind": "command", "what": name, "argv": argv, "equals": limit.soft})
+        found.append({"kind": "limit", "name": limit.name, "value": soft, "at_least": False})
+        if limit.name in LOGIN_READS:
+            argv = ["runuser", "--shell=/bin/sh", f"--command=ulimit {LOGIN_READS[limit.name]}", "nobody"]
+            what = f"limit {limit.name} of a login session"
+            remedy = "A file in /etc/security/limits.d that is read after 60-slipway.conf sets it, or pam_limits is not in use."
+            found.append({"kind": "command", "what": what, "argv": argv, "equals": soft, "remedy": remedy})
+    return found
 
 
 def refuse_what_the_host_cuts(runner: Runner, limits: list[Limit]) -> None:

@@ -133,12 +133,12 @@ class Reader:
         soft = parse_limit(table.out, LIMIT_NAMES[name])
         if not fits(soft, check):
             hard = parse_limit(table.out, LIMIT_NAMES[name], column=1)
-            yield Mismatch(
-                f"limit {name} of a newly started service",
-                wanted,
-                soft or table.text() or "unknown",
-                f"This host grants {hard or 'an unknown number'} at most." if soft else "Run it by hand: " + " ".join(argv),
-            )
+            remedy = "systemd has not read its configuration again: run `systemctl daemon-reload`."
+            if not soft:
+                remedy = "Run it by hand: " + " ".join(argv)
+            elif not at_least(hard, wanted):
+                remedy = f"This host grants {hard} at most."
+            yield Mismatch(f"limit {name} of a newly started service", wanted, soft or table.text() or "unknown", remedy)
 
     def _instance_limits(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         unit = str(check["unit"])
@@ -190,12 +190,12 @@ class Reader:
     def _command(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         argv = [str(part) for part in check["argv"]]
         what = str(check.get("what") or " ".join(argv))
-        result = self.runner.run(argv, timeout=60)
+        result = self.runner.run(argv, data=check.get("input"), timeout=60)
         expected_rc = int(check.get("rc", 0))
         if result.rc != expected_rc:
-            yield Mismatch(
-                what, f"exit status {expected_rc}", f"{result.rc}: {result.text()[-500:]}", "Run it by hand on this host."
-            )
+            effective = f"{result.rc}: {result.text()[-500:]}"
+            remedy = str(check.get("remedy", "Run it by hand on this host."))
+            yield Mismatch(what, f"exit status {expected_rc}", effective, remedy)
         elif "equals" in check and result.out.strip() != str(check["equals"]).strip():
             yield Mismatch(
                 what, str(check["equals"]), result.out.strip()[-500:], str(check.get("remedy", "Run it by hand on this host."))
@@ -203,6 +203,13 @@ class Reader:
         elif "matches" in check and not re.search(str(check["matches"]), result.out, re.MULTILINE):
             effective = f"no match in {len(result.out.splitlines())} lines of output"
             yield Mismatch(what, str(check["matches"]), effective, str(check.get("remedy", "Run it by hand on this host.")))
+        for name, cells in (check.get("table") or {}).items():
+            row = parse_table(result.out).get(str(name), {})
+            for column, wanted in cells.items():
+                if not same_value(row.get(column, ""), str(wanted)):
+                    effective = row.get(column) or ("empty" if row else "no such row")
+                    remedy = str(check.get("remedy", "Run it by hand on this host."))
+                    yield Mismatch(f"{what}: {name} {column}", str(wanted), effective, remedy)
 
     def _file(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         path = Path(str(check["path"]))
@@ -288,6 +295,20 @@ def _started_before_its_file(values: Mapping[str, str]) -> bool:
     try:
         return started.isdigit() and int(started) <= Path(values.get("FragmentPath", "")).stat().st_mtime
     except OSError:
+        return False
+
+
+def parse_table(output: str) -> dict[str, dict[str, str]]:
+    """Rows by their first cell from lines of cells with `|` between them, the first line being the header."""
+    lines = [line.split("|") for line in output.splitlines() if line]
+    return {line[0]: dict(zip(lines[0], line)) for line in lines[1:]}
+
+
+def same_value(effective: str, wanted: str) -> bool:
+    """Whether both are the same text or the same number."""
+    try:
+        return effective == wanted or float(effective) == float(wanted)
+    except ValueError:
         return False
 
 

@@ -134,14 +134,19 @@ def transaction(units: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
             }
             for unit in running
         ],
+        "check": [["systemctl", "is-active", "--quiet", str(unit["name"])] for unit in running if _stays(unit)],
         "checks": [entry for unit in units for entry in _checks(unit)],
     }
+
+
+def _stays(unit: Mapping[str, Any]) -> bool:
+    return (unit.get("state") or "started") == "started" and unit.get("type") != "oneshot"
 
 
 def _checks(unit: Mapping[str, Any]) -> list[dict[str, Any]]:
     name = str(unit["name"])
     found: list[dict[str, Any]] = []
-    started = (unit.get("state") or "started") == "started" and unit.get("type") != "oneshot"
+    started = _stays(unit)
     if not is_template(name):
         properties = {"LoadState": "loaded", "NeedDaemonReload": "no"}
         properties["UnitFileState"] = "enabled" if unit.get("enabled", True) else "disabled"
