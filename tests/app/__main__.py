@@ -48,11 +48,14 @@ def publish(names: list[str], fleet: str, host: str) -> None:
     """Build releases and push their images; all of the standard ones when none is named."""
     engine.ensure()
     target = registry.ensure(fleet, host)
+    references = {}
     for name in names or releases.STANDARD:
         made = build(name, faults_of(name))
         reference = registry.push(target, made, name)
         releases.record(name, {**releases.recorded()[name], "image": reference})
+        references[name] = reference
         print(f"{name} {reference}")
+    releases.publish_to(fleet, references)
 
 
 def faults_of(release: str) -> Mapping[str, str]:

@@ -48,6 +48,19 @@ def recorded() -> dict[str, dict[str, Any]]:
     return loaded
 
 
+def publish_to(fleet: str, references: Mapping[str, str]) -> Path:
+    """Write .fleet/<fleet>/releases.json, the `releases` of an inventory: {name: {image, archive, sha256}}."""
+    known = recorded()
+    target = STATE / fleet / "releases.json"
+    entries = {
+        name: {"image": image, "archive": known[name]["archive"], "sha256": known[name]["sha256"]}
+        for name, image in references.items()
+    }
+    older = json.loads(target.read_text()) if target.exists() else {}
+    target.write_text(json.dumps({**older, **entries}, indent=2, sort_keys=True) + "\n")
+    return target
+
+
 def record(release: str, values: Mapping[str, Any]) -> None:
     """Replace what is known of a release."""
     with lock("releases"):

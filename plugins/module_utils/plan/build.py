@@ -164,7 +164,7 @@ class Builder:
         }
         if not facts or not self._processes_known(host, apps):
             return values
-        databases = self._pooler_databases(facts, apps)
+        databases = self._pooler_databases(host, facts, apps)
         pools = [entry["pool_size"] for entry in databases]
         clients = sizing.max_client_conn(self.sessions(host, pooled=True))
         declared = host.overrides.get("pgbouncer_settings", {})
@@ -187,22 +187,26 @@ class Builder:
             f"{sizing.pooler_descriptors(final, pools)} needed",
         )
         most = sum(entry["max_db_connections"] for entry in databases)
-        connections = sizing.max_connections(most, sizing.DIRECT_SESSIONS + self.sessions(host, pooled=False))
+        kept = host.overrides.get("postgresql_settings", {})
+        reserved = checks.whole(kept.get("superuser_reserved_connections", sizing.SUPERUSER_RESERVED))
+        reserved += checks.whole(kept.get("reserved_connections", 0))
+        connections = sizing.max_connections(most, sizing.DIRECT_SESSIONS + self.sessions(host, pooled=False), reserved)
         active = sum(pools) + sizing.DIRECT_SESSIONS + self.sessions(host, pooled=False)
         settings = sizing.postgresql_settings(self.sizes[host.name], facts, active, connections)
         values["postgresql_settings"] = self._reasoned(host, "postgresql_settings", settings)
         return values
 
-    def _pooler_databases(self, facts: Facts, apps: tuple[App, ...]) -> list[dict[str, Any]]:
+    def _pooler_databases(self, server: Host, facts: Facts, apps: tuple[App, ...]) -> list[dict[str, Any]]:
         threads: dict[str, int] = {}
         for app in apps:
             if app.database and app.database.pooled:
                 here = sum(self.processes(app, name) * app.threads * sizing.instances(app, name) for name in app.hosts())
                 threads[app.database.name] = threads.get(app.database.name, 0) + here
+        declared = server.overrides.get("pgbouncer_settings", {})
         found = []
         for name, total in threads.items():
-            pool = sizing.pool_size(total, facts.cores)
-            reserve = sizing.reserve_size(pool)
+            pool = checks.whole(declared.get("default_pool_size", 0)) or sizing.pool_size(total, facts.cores)
+            reserve = checks.whole(declared.get("reserve_pool_size", sizing.reserve_size(pool)))
             found.append(
                 {
                     "name": name,

@@ -30,11 +30,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Release:
-    """What a release name stands for: an image by digest, an archive on the controller, or both."""
+    """What a release name stands for: an image by digest, an archive on the controller with its digest, or both."""
 
     name: str
     image: str = ""
     archive: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)

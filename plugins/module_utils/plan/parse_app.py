@@ -145,7 +145,7 @@ def _releases(read: Reader, data: Mapping[str, Any], key: str) -> tuple[Release,
         below = f"{path}.{name}"
         if not shape.RELEASE.fullmatch(name):
             read.fail(below, "is not a usable release name", "Use letters, digits, dots and dashes")
-        entry = read.mapping(raw, below, ("image", "archive"))
+        entry = read.mapping(raw, below, ("image", "archive", "sha256"))
         image = entry.get("image")
         if isinstance(image, str) and image and not is_placeholder(image) and "@" not in image:
             read.fail(
@@ -158,6 +158,7 @@ def _releases(read: Reader, data: Mapping[str, Any], key: str) -> tuple[Release,
                 name=name,
                 image=read.text(entry, "image", below, shape.IMAGE, "repository@sha256: and 64 hexadecimal digits"),
                 archive=read.text(entry, "archive", below, shape.FILE_PATH, "the path of an archive on the controller"),
+                sha256=read.text(entry, "sha256", below, shape.SHA256, "64 hexadecimal digits"),
             )
         )
     return tuple(found)

@@ -170,9 +170,9 @@ def pooler_nofile(need: int) -> int:
     return max(1024, power_of_two(need * 1.2))
 
 
-def max_connections(pooled: int, direct: int) -> int:
+def max_connections(pooled: int, direct: int, reserved: int = SUPERUSER_RESERVED) -> int:
     """max_db_connections of all poolers, direct sessions and the reserved ones, rounded up to 10, at least 20. Source: own."""
-    return max(20, -(-(pooled + direct + SUPERUSER_RESERVED) // 10) * 10)
+    return max(20, -(-(pooled + direct + reserved) // 10) * 10)
 
 
 def nofile(facts: Facts) -> int:

@@ -13,7 +13,8 @@ class WebSocket
   PING = 9
   PONG = 10
   LIMIT = 1 << 20
-  TICK = 0.2
+  TICK = 0.2 # seconds between two looks at the server's state
+  LINGER = 1.0 # seconds a client gets to answer a close frame
 
   class Closed < StandardError; end
 
@@ -41,7 +42,7 @@ class WebSocket
     # At the end of the process: every connection sends its close frame first.
     def drain
       self.stopping = true
-      @threads.each { |thread| thread.join(1) }
+      @threads.each { |thread| thread.join(LINGER + TICK) }
     end
   end
 
@@ -55,8 +56,7 @@ class WebSocket
   def serve
     @pinged = now
     loop do
-      break send_frame(CLOSE, [1001].pack('n')) if self.class.stopping || @server.shutting_down?
-
+      close(1001) if self.class.stopping || @server.shutting_down?
       ping if now - @pinged >= @interval
       receive if @io.wait_readable(TICK)
     end
@@ -106,8 +106,11 @@ class WebSocket
     @parts = []
   end
 
+  # Reads what still arrives: closing a socket with unread bytes would reset it and take the close frame along.
   def close(code)
     send_frame(CLOSE, [code].pack('n'))
+    deadline = now + LINGER
+    @io.readpartial(65_536) while (left = deadline - now).positive? && @io.wait_readable(left)
     raise Closed
   end
 
