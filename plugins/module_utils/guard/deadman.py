@@ -56,7 +56,6 @@ class Timer:
     def disarm(self) -> None:
         """Stop the timer; nothing happens when there is none. Never stops the command once it runs."""
         self.runner.run(["systemctl", "stop", f"{self.unit}.timer"], timeout=15)
-        self.runner.run(["systemctl", "reset-failed", f"{self.unit}.service"], timeout=15)
 
     def armed(self) -> bool:
         """True while the timer waits."""

@@ -102,15 +102,21 @@ def connect(target: HttpTarget, until: float) -> socket.socket:
     if not target.tls:
         return connection
     try:
-        context = ssl.create_default_context(cafile=target.ca)
-        if not target.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
         connection.settimeout(remaining(until))
-        return context.wrap_socket(connection, server_hostname=target.server_name or target.address)
+        return _context(target.verify, target.ca).wrap_socket(connection, server_hostname=target.server_name or target.address)
     except BaseException:
         connection.close()
         raise
+
+
+def _context(verify: bool, ca: Optional[str]) -> ssl.SSLContext:
+    if verify:
+        return ssl.create_default_context(cafile=ca)
+    # Reading the system's certificates takes longer than the whole probe.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def fetch(target: HttpTarget, timeout: float) -> Answer:

@@ -77,8 +77,8 @@ class UnitProcess:
         return Identity(active in ("active", "activating", "reloading"), state, process, number(values.get("NRestarts")))
 
     def logs(self, lines: int = LOG_LINES) -> list[str]:
-        """From the journal."""
-        argv = ["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"--unit={self.unit}"]
+        """From the journal: what the unit's processes wrote, not what systemd says about them."""
+        argv = ["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"_SYSTEMD_UNIT={self.unit}"]
         return self.runner.run(argv, timeout=15).out.splitlines()[-lines:]
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The command `slipway` on a managed host: what must work without Ansible, without a network and at three at night.
 
+What a rollback does not need is imported only by the commands that do: starting Python is most of its time.
+
 Exit status: 0 done, or nothing to do; 1 refused or failed; 2 wrong usage or unknown application; 3 somebody else is at work.
 """
 
@@ -14,11 +16,9 @@ import sys
 from collections.abc import Sequence
 from typing import Callable, Optional
 
-from . import recovery, rollback, status
-from .cutover import Cutover
+from . import rollback
 from .errors import Busy, SlipwayError
 from .host import Host
-from .slots import Slots
 
 OK, FAILED, USAGE, BUSY = 0, 1, 2, 3
 
@@ -108,6 +108,8 @@ def _say(options: argparse.Namespace, data: object, text: str) -> int:
 
 
 def _status(options: argparse.Namespace, host: Host) -> int:
+    from . import status
+
     reports = [status.report(host, host.app(name)) for name in _names(options, host)]
     if not reports and not options.json:
         print("No application is described on this host.")
@@ -140,6 +142,8 @@ def _recover(options: argparse.Namespace, host: Host) -> int:
 
 
 def _recover_one(options: argparse.Namespace, host: Host, name: str) -> None:
+    from . import recovery
+
     app = host.app(name)
     # Past the deadline a hung run must not stop the dead man: it goes on without the lock.
     with host.lock(name).held(f"recovery of {name}", 2.0, insist=not options.deadline):
@@ -153,11 +157,15 @@ def _recover_one(options: argparse.Namespace, host: Host, name: str) -> None:
 
 
 def _confirm(options: argparse.Namespace, host: Host) -> int:
+    from .cutover import Cutover
+
     done = Cutover(host, host.app(options.app)).confirm(options.txn, _owner())
     return _say(options, done, f"{options.app}: {done['to']} {'is' if done['changed'] else 'was'} confirmed.")
 
 
 def _retire(options: argparse.Namespace, host: Host) -> int:
+    from .slots import Slots
+
     text = Slots(host, host.app(options.app)).retire(options.slot)
     return _say(options, {"app": options.app, "slot": options.slot, "message": text}, f"{options.app}: {text}.")
 

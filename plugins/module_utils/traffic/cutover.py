@@ -194,7 +194,7 @@ class Cutover:
             self.records.remember("adopted", to=request.to, release=request.release, owner=request.owner)
         return {
             "changed": adopt,
-            "outcome": "unchanged",
+            "outcome": "adopted" if adopt else "unchanged",
             "txn": known.txn,
             "from": request.to,
             "to": request.to,

@@ -93,7 +93,8 @@ def take_back(host: Host, app: App, tx: Transaction, reason: str, bad: bool) -> 
 def end(host: Host, app: App, tx: Transaction, outcome: str, reason: str, mark_bad: bool = False) -> None:
     """Write the outcome of `tx` everywhere, stop its dead man, give back a lease that it took for itself."""
     records = host.records(app.name)
-    host.deadman(app.name).disarm()
+    if tx.kind == "cutover":
+        host.deadman(app.name).disarm()
     with though_the_disk_is_full():
         if mark_bad:
             records.mark_bad(tx.release, tx.txn, reason)
