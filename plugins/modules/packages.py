@@ -20,6 +20,11 @@ options:
     type: list
     elements: str
     required: true
+  optional:
+    description: Packages that are installed too where the archive of this release has them.
+    type: list
+    elements: str
+    default: []
   state:
     description: Whether the packages are installed or removed. Configuration files stay when they are removed.
     type: str
@@ -67,14 +72,18 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "required": True},
+            "optional": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,
     )
     present = module.params["state"] == "present"
-    ensure = packages.ensure_present if present else packages.ensure_absent
+    names, optional = module.params["names"], module.params["optional"]
     try:
-        found = ensure(Runner(), module.params["names"], module.check_mode)
+        if present:
+            found = packages.ensure_present(Runner(), names, module.check_mode, optional)
+        else:
+            found = packages.ensure_absent(Runner(), [*names, *optional], module.check_mode)
     except packages.PackageError as error:
         module.fail_json(msg=str(error))
     lines = "".join(f"{name}\n" for name in found.changed)

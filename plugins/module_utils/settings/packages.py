@@ -75,13 +75,21 @@ def _apt(runner: Runner, *arguments: str) -> Result:
     return runner.run([*APT, *arguments], timeout=1800, env=APT_ENVIRONMENT)
 
 
-def ensure_present(runner: Runner, names: Sequence[str], check_mode: bool) -> Packages:
-    """Install those of `names` that are missing.
+def ensure_present(runner: Runner, names: Sequence[str], check_mode: bool, optional: Sequence[str] = ()) -> Packages:
+    """Install those of `names` that are missing, and those of `optional` that this release of the archive has.
 
     The archive's index is fetched only when a package has no candidate in the index at hand or when the download fails.
-    Raises PackageError when the archive does not have a package or the installation fails.
+    Raises PackageError when the archive does not have a package of `names` or the installation fails.
     """
-    installed = _installed(runner, names)
+    installed = _installed(runner, [*names, *optional])
+    absent = [name for name in optional if name not in installed]
+    if absent:
+        existing = _candidates(runner, [*names, *absent])
+        if not existing and not check_mode:  # an index that knows nothing says nothing about optional packages
+            _apt(runner, "update")
+            existing = _candidates(runner, absent)
+        absent = [name for name in absent if name in existing]
+    names = [*names, *(name for name in optional if name in installed or name in absent)]
     missing = [name for name in names if name not in installed]
     candidates: dict[str, str] = {}
     if missing:

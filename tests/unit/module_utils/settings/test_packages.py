@@ -75,3 +75,23 @@ def test_absent():
     archive = Archive({"rpcbind": "1-1"}, {})
     assert p.ensure_absent(archive, ["rpcbind", "nis"], check_mode=False).changed == ("rpcbind",)
     assert p.ensure_absent(archive, ["rpcbind", "nis"], check_mode=False).changed == ()
+
+
+def test_optional_packages_are_installed_where_the_archive_has_them():
+    class Archive(Runner):
+        def __init__(self, known):
+            self.known, self.installed, self.calls = known, {"docker.io"}, []
+
+        def run(self, argv, data=None, timeout=600.0, env=None):
+            self.calls.append(list(argv))
+            if argv[0] == "dpkg-query":
+                return Result(0, "".join(f"{name}\tinstalled\t1.0-1\n" for name in argv[3:] if name in self.installed), "")
+            if argv[0] == "apt-cache":
+                return Result(0, "".join(f"{name}:\n  Candidate: 1.0-1\n" for name in argv[2:] if name in self.known), "")
+            self.installed |= set(argv[argv.index("install") + 1 :])
+            return Result(0, "", "")
+
+    newer, older = Archive({"docker.io", "docker-cli"}), Archive({"docker.io"})
+    assert p.ensure_present(newer, ["docker.io"], False, ["docker-cli"]).changed == ("docker-cli",)
+    assert p.ensure_present(older, ["docker.io"], False, ["docker-cli"]).changed == ()
+    assert not [call for call in older.calls if "apt-get" in call]
