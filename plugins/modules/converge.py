@@ -112,6 +112,7 @@ options:
         type: str
         choices: [auto, reload, restart, none]
         default: auto
+      settle: {description: Seconds for which it has to stay up after a start or a change., type: float, default: 0}
       follows: {description: Paths whose change concerns the unit; all when empty., type: list, elements: path, default: []}
   check:
     description: Commands that must succeed after the reload, tried until O(check_timeout) has passed.
@@ -207,6 +208,7 @@ UNIT = {
     "enabled": {"type": "bool"},
     "state": {"type": "str", "choices": ["started", "stopped", "none"], "default": "started"},
     "on_change": {"type": "str", "choices": ["auto", "reload", "restart", "none"], "default": "auto"},
+    "settle": {"type": "float", "default": 0},
     "follows": {"type": "list", "elements": "path", "default": []},
 }
 
@@ -264,7 +266,7 @@ def transaction(params: dict[str, Any]) -> converge.Transaction:
         links=tuple(converge.LinkSpec(Path(link["path"]), link["target"], link["effect"]) for link in params["links"]),
         exclusive=tuple(converge.Exclusive(Path(item["path"]), item["pattern"], item["marker"]) for item in params["exclusive"]),
         units=tuple(
-            converge.UnitSpec(u["name"], u["enabled"], u["state"], u["on_change"], tuple(map(Path, u["follows"])))
+            converge.UnitSpec(u["name"], u["enabled"], u["state"], u["on_change"], tuple(map(Path, u["follows"])), u["settle"])
             for u in params["units"]
         ),
         watches=tuple(Path(path) for path in params["watches"]),

@@ -77,6 +77,7 @@ class UnitSpec:
     """A systemd unit: whether it is enabled (None: as it is), runs (`started`, `stopped`, `none`), and follows changes.
 
     `follows` are the paths whose change concerns it; none means every path of the transaction.
+    `settle`: seconds for which it has to stay up after it was started or took a change.
     """
 
     name: str
@@ -84,6 +85,7 @@ class UnitSpec:
     state: str = "started"
     on_change: str = "auto"
     follows: tuple[Path, ...] = ()
+    settle: float = 0.0
 
 
 class Exclusive(NamedTuple):
@@ -437,22 +439,40 @@ class Converger:
         states = self._states(transaction.units)
         if not check_mode and any(state.needs_daemon_reload for state in states.values()):
             self.runner.must(["systemctl", "daemon-reload"])
+        touched = []
         for unit in transaction.units:
             state = states.get(unit.name, UnitState(False, False, "", False))
             for verb in unit_steps(unit, state, effect_on(unit, effects)):
+                touched += [unit] if unit.settle > 0 and verb in ("start", "restart", "reload-or-restart") else []
                 {"reload-or-restart": outcome.reloaded, "restart": outcome.restarted}.get(verb, []).append(unit.name)
                 outcome.actions.append(f"{verb} {unit.name}")
                 if not check_mode:
                     self._systemctl(verb, unit.name)
         if any(action.startswith("start ") for action in outcome.actions) and not check_mode:
             states = self._states(transaction.units)
+        if touched and not check_mode:
+            self._settle([unit for unit in touched if not (unit.name in states and states[unit.name].unmet)])
         outcome.unmet = [unit.name for unit in transaction.units if unit.name in states and states[unit.name].unmet]
+
+    def _settle(self, units: Sequence[UnitSpec]) -> None:
+        def observe_lives() -> list[str]:
+            shown = "--property=ActiveState,InvocationID"
+            return [self.runner.run(["systemctl", "show", shown, "--", unit.name]).out for unit in units]
+
+        first = observe_lives()
+        self.clock.sleep(max((unit.settle for unit in units), default=0.0))
+        for unit, before, after in zip(units, first, observe_lives()):
+            if before != after or "ActiveState=active\n" not in f"{after}\n":
+                raise ConvergeError(f"{unit.name} did not stay up for {unit.settle:g} s{self._last_words(unit.name)}")
 
     def _systemctl(self, verb: str, unit: str) -> None:
         result = self.runner.run(["systemctl", verb, "--", unit])
         if not result.ok:
-            log = self.runner.run(["journalctl", "--unit", unit, "--lines=20", "--no-pager", "--output=cat"])
-            raise ConvergeError(f"systemctl {verb} {unit} failed: {result.text()}\nIts last log lines:\n{log.out.strip()}")
+            raise ConvergeError(f"systemctl {verb} {unit} failed: {result.text()}{self._last_words(unit)}")
+
+    def _last_words(self, unit: str) -> str:
+        log = self.runner.run(["journalctl", "--unit", unit, "--lines=20", "--no-pager", "--output=cat"])
+        return f"\nIts last log lines:\n{log.out.strip()}"
 
     def _restore(
         self,
@@ -462,6 +482,9 @@ class Converger:
         effects: Mapping[Path, str],
         marker: Path,
     ) -> None:
+        for change in swapped:
+            if change.before.kind == "absent" and change.path.parent == UNIT_FOLDER and "@." not in change.path.name:
+                self.runner.run(["systemctl", "disable", "--now", "--", change.path.name])
         for change in reversed(swapped):
             put(change.path, change.before)
         if self._touches_units(swapped):

@@ -16,6 +16,9 @@ NAME = re.compile(rf"[A-Za-z0-9:_.\\-]+@?\.({'|'.join(KINDS)})")
 USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 LIMITS = ("nofile", "nproc", "core", "memlock")
 
+SETTLE = 2.0
+"""Seconds that a service has to stay up: a program that cannot work mostly ends within one."""
+
 Value = Union[str, int, float, bool, Sequence[Any], None]
 Sections = dict[str, dict[str, Value]]
 
@@ -131,10 +134,10 @@ def transaction(units: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
                 "enabled": bool(unit.get("enabled", True)),
                 "state": unit.get("state") or "started",
                 "follows": [f"{FOLDER}/{unit['name']}"],
+                "settle": SETTLE if _stays(unit) else 0.0,
             }
             for unit in running
         ],
-        "check": [["systemctl", "is-active", "--quiet", str(unit["name"])] for unit in running if _stays(unit)],
         "checks": [entry for unit in units for entry in _checks(unit)],
     }
 

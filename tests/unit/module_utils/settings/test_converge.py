@@ -30,6 +30,8 @@ class FakeHost(Runner):
         for start, words in self.failing.items():
             if " ".join(argv).startswith(start):
                 return Result(1, "", words)
+        if argv[:3] == ["systemctl", "show", "--property=ActiveState,InvocationID"]:
+            return Result(0, next(self.lives), "")
         if argv[:2] == ["systemctl", "show"]:
             state = "active" if self.active else "inactive"
             return Result(
@@ -312,3 +314,24 @@ def test_the_directory_above_the_markers_stays_open(tmp_path, host):
     c.Converger(host, FakeClock(), markers).run(c.Transaction("web", files=(spec(tmp_path / "f", "x\n"),)))
     assert markers.parent.stat().st_mode & 0o777 == 0o755
     assert markers.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_unit_that_does_not_stay_up_takes_its_change_back(tmp_path, host, run):
+    path = tmp_path / "f"
+    path.write_text("old\n")
+    units = (c.UnitSpec("web.service", settle=2),)
+    host.lives = iter(["ActiveState=active\nInvocationID=a", "ActiveState=active\nInvocationID=b"])
+    with pytest.raises(c.ConvergeError, match="did not stay up for 2 s"):
+        run(units=units, files=(spec(path, "new\n", effect="restart"),))
+    assert path.read_text() == "old\n"
+    host.lives = iter(["ActiveState=active\nInvocationID=c"] * 2)
+    assert run(units=units, files=(spec(path, "new\n", effect="restart"),)).restarted == ["web.service"]
+
+
+def test_a_new_unit_that_fails_is_stopped_before_its_file_goes(tmp_path, host, run, monkeypatch):
+    monkeypatch.setattr(c, "UNIT_FOLDER", tmp_path)
+    host.failing["probe"] = "dead"
+    with pytest.raises(c.ConvergeError):
+        run(files=(spec(tmp_path / "web.service", "[Service]\n"),), check=(("probe",),))
+    assert "disable --now -- web.service" in host.verbs()
+    assert not (tmp_path / "web.service").exists()
