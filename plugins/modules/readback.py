@@ -28,7 +28,7 @@ options:
         instances; neither unit nor process means a newly started service.
       - C(unit) takes O(checks[].unit) and O(checks[].properties) of C(systemctl show).
       - C(listen) takes O(checks[].port), and optionally O(checks[].address), O(checks[].only) or O(checks[].closed).
-      - C(command) takes O(checks[].argv) and one of O(checks[].equals), O(checks[].matches), O(checks[].rc).
+      - C(command) takes O(checks[].argv) and one of O(checks[].equals), O(checks[].matches), O(checks[].table), O(checks[].rc).
       - C(file) takes O(checks[].path) and O(checks[].mode), O(checks[].owner), O(checks[].group).
       - C(http) takes O(checks[].url), O(checks[].status), O(checks[].headers), O(checks[].host), O(checks[].connect),
         O(checks[].ca), O(checks[].insecure), O(checks[].certificate), O(checks[].connections), O(checks[].refused).
@@ -61,7 +61,9 @@ options:
       closed: {description: Whether nothing may listen., type: bool, default: false}
       argv: {description: A command without shell., type: list, elements: str}
       what: {description: How the command is called in messages., type: str}
+      input: {description: Standard input of the command; shown nowhere., type: str}
       equals: {description: Exact output., type: str}
+      table: {description: Output with C(|) between cells and a header; by first cell a mapping of columns to values., type: dict}
       matches: {description: Regular expression searched in the output., type: str}
       rc: {description: Exit status., type: int, default: 0}
       remedy: {description: What to do on a mismatch., type: str}
@@ -128,6 +130,8 @@ CHECK = {
     "at_least": {"type": "bool", "default": True},
     "properties": {"type": "dict"},
     "headers": {"type": "dict"},
+    "table": {"type": "dict"},
+    "input": {"type": "str", "no_log": True},
     "port": {"type": "int"},
     "rc": {"type": "int", "default": 0},
     "status": {"type": "int", "default": 200},

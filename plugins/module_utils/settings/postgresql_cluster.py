@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A running PostgreSQL cluster and its configuration: tried on the real binary, swapped, loaded; or the old bytes again.
+
+What is unfinished is read from the server itself (load time, pending restarts), so a killed run is finished by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pwd
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from ..host import files as disk
+from ..host.clock import Clock
+from ..host.runner import Runner
+from . import postgresql as conf
+from .psql import Psql, SqlError, running_port
+
+# The directories that a server wants to find before it maps its memory.
+SKELETON = [
+    "base",
+    "global",
+    "pg_commit_ts",
+    "pg_dynshmem",
+    "pg_logical",
+    "pg_multixact",
+    "pg_notify",
+    "pg_replslot",
+    "pg_serial",
+    "pg_snapshots",
+    "pg_stat",
+    "pg_stat_tmp",
+    "pg_subtrans",
+    "pg_tblspc",
+    "pg_twophase",
+    "pg_wal",
+    "pg_xact",
+]
+RELOAD_DEADLINE = 15.0  # seconds
+START_DEADLINE = 60.0  # seconds
+OBSERVE = """
+SELECT jsonb_build_object(
+  'parameters', (SELECT jsonb_agg(jsonb_build_array(name, vartype, context, unit, min_val, max_val, enumvals)) FROM pg_settings),
+  'pending', (SELECT jsonb_agg(name ORDER BY name) FROM pg_settings WHERE pending_restart),
+  'lines', (SELECT jsonb_agg(jsonb_build_array(sourcefile, name, applied, error) ORDER BY seqno) FROM pg_file_settings),
+  'hba_errors', (SELECT jsonb_agg('line ' || line_number || ': ' || error) FROM pg_hba_file_rules WHERE error IS NOT NULL),
+  'loaded', extract(epoch FROM pg_conf_load_time()),
+  'checksums', current_setting('data_checksums') = 'on',
+  'version', current_setting('server_version'));
+"""
+
+
+class ClusterError(Exception):
+    """The configuration was not taken; the message says why, and in what state the server is now."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The three files, and whether restart-only settings are made effective at once (`now`) or left pending (`never`)."""
+
+    settings: Mapping[str, str]
+    hba: str
+    ident: str
+    restart: str = "now"
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a running server says of itself. `loaded` is seconds since the epoch; `lines` are (file, name, applied, error)."""
+
+    parameters: Mapping[str, conf.Parameter]
+    pending: tuple[str, ...]
+    lines: tuple[tuple[str, str, bool, str], ...]
+    hba_errors: tuple[str, ...]
+    loaded: float
+    checksums: bool
+    version: str
+
+    def shadowed(self, names: Sequence[str]) -> dict[str, str]:
+        """Those of `names` that a later file sets again, with that file."""
+        last = {name: file for file, name, _applied, _error in self.lines}
+        return {name: last[name] for name in names if name in last and not last[name].endswith(conf.DROP_IN)}
+
+
+@dataclass
+class Outcome:
+    """What was (or, in check mode, would be) done."""
+
+    changes: list[tuple[Path, Optional[str], str]] = field(default_factory=list)
+    started: bool = False
+    reloaded: bool = False
+    restarted: bool = False
+    pending: tuple[str, ...] = ()
+    shadowed: dict[str, str] = field(default_factory=dict)
+    live: Optional[Live] = None
+
+    @property
+    def changed(self) -> bool:
+        """True when anything was or would be done."""
+        return bool(self.changes or self.started or self.reloaded or self.restarted)
+
+
+def parse_live(line: str) -> Live:
+    """The answer to OBSERVE."""
+    data: dict[str, Any] = json.loads(line)
+    parameters = conf.parse_parameters(data["parameters"])
+    lines = tuple((row[0] or "", row[1] or "", bool(row[2]), row[3] or "") for row in data["lines"] or ())
+    pending, errors = tuple(data["pending"] or ()), tuple(data["hba_errors"] or ())
+    return Live(parameters, pending, lines, errors, float(data["loaded"]), data["checksums"], data["version"])
+
+
+class Cluster:
+    """One cluster as Debian's tools lay it out; `etc` and `meminfo` are replaced by tests."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        version: str,
+        clock: Optional[Clock] = None,
+        etc: Path = Path("/etc/postgresql"),
+        meminfo: Path = Path("/proc/meminfo"),
+    ) -> None:
+        self.runner = runner
+        self.clock = clock or Clock()
+        self.version = version
+        self.etc = etc / version / "main"
+        self.meminfo = meminfo
+        self.library = Path("/usr/lib/postgresql") / version
+        self.unit = f"postgresql@{version}-main.service"
+        self.log = Path(f"/var/log/postgresql/postgresql-{version}-main.log")
+
+    def data_directory(self) -> Path:
+        """Where the cluster lives, from its postgresql.conf."""
+        text = disk.read_text(self.etc / "postgresql.conf") or ""
+        found = re.search(r"^\s*data_directory\s*=\s*'([^']+)'", text, re.MULTILINE)
+        return Path(found.group(1)) if found else Path(f"/var/lib/postgresql/{self.version}/main")
+
+    def observe(self) -> Optional[Live]:
+        """What the server says; None when it does not answer."""
+        port = running_port(self.data_directory())
+        if port is None:
+            return None
+        try:
+            return parse_live(Psql(self.runner, self.version, port).must(OBSERVE)[0])
+        except (SqlError, IndexError):
+            return None
+
+    def ensure(self, wanted: Wanted, check_mode: bool = False) -> Outcome:
+        """Bring the cluster to `wanted`; raises ClusterError with the old bytes back and the server as it was."""
+        changes = self._plan(wanted)
+        outcome = Outcome(changes=changes)
+        if not (self.etc / "postgresql.conf").exists():
+            if check_mode:
+                return outcome
+            raise ClusterError(f"there is no cluster {self.version}/main; install the package postgresql-{self.version}")
+        live = self.observe()
+        if live is None and not check_mode:
+            live = self._start()
+            outcome.started = live is not None
+        self._refuse(wanted, live)
+        if check_mode:
+            return self._foretell(wanted, outcome, live)
+        if changes:
+            self._try(wanted)
+        try:
+            for path, _before, after in changes:
+                self._write(path, after)
+            live = self._activate(wanted, outcome, live)
+        except (ClusterError, OSError) as error:
+            raise ClusterError(f"{error}\n{self._restore(outcome)}") from error
+        outcome.live, outcome.pending = live, live.pending
+        outcome.shadowed = live.shadowed(tuple(wanted.settings))
+        return outcome
+
+    def _plan(self, wanted: Wanted) -> list[tuple[Path, Optional[str], str]]:
+        files = {
+            self.etc / "conf.d" / conf.DROP_IN: conf.render_settings(wanted.settings),
+            self.etc / "pg_hba.conf": wanted.hba,
+            self.etc / "pg_ident.conf": wanted.ident,
+        }
+        before = {path: disk.read_text(path) for path in files}
+        return [(path, before[path], after) for path, after in files.items() if before[path] != after]
+
+    def _refuse(self, wanted: Wanted, live: Optional[Live]) -> None:
+        """Raise ClusterError for what this server cannot take; only the binary is asked when the server is down."""
+        if live is None:
+            return
+        found = re.search(r"^MemTotal:\s+(\d+) kB", disk.read_text(self.meminfo) or "", re.MULTILINE)
+        libraries = self.library / "lib"
+        known = frozenset(path.stem for path in libraries.glob("*.so")) if libraries.is_dir() else None
+        declared = {name: value for name, value in wanted.settings.items() if name not in ("listen_addresses", "port")}
+        server = conf.Server(self.version, live.parameters, int(found.group(1)) * 1024 if found else 0, known)
+        problems = conf.problems(declared, server)
+        if problems:
+            lines = "\n".join(f"- {line}" for line in problems)
+            raise ClusterError(f"nothing was changed; {len(problems)} setting(s) cannot be taken:\n{lines}")
+
+    def _foretell(self, wanted: Wanted, outcome: Outcome, live: Optional[Live]) -> Outcome:
+        outcome.started = live is None
+        if live is not None:
+            outcome.live, outcome.pending = live, live.pending
+            outcome.reloaded = not outcome.changes and self._stale(live)
+            outcome.restarted = bool(live.pending) and wanted.restart == "now"
+        return outcome
+
+    def _stale(self, live: Live) -> bool:
+        """Whether a file is younger than what the server has loaded: an earlier run was killed in between."""
+        files = (self.etc / "conf.d" / conf.DROP_IN, self.etc / "pg_hba.conf", self.etc / "pg_ident.conf")
+        return any(path.stat().st_mtime > live.loaded for path in files if path.exists())
+
+    def _write(self, path: Path, text: str) -> None:
+        postgres = pwd.getpwnam("postgres")
+        mode = 0o644 if path.suffix == ".conf" and path.parent.name == "conf.d" else 0o640
+        disk.atomic_write(path, text, mode, postgres.pw_uid, postgres.pw_gid)
+
+    def _try(self, wanted: Wanted) -> None:
+        """Have the server's binary read the whole new configuration and map its memory, in a scratch directory."""
+        data = self.data_directory()
+        scratch = Path(tempfile.mkdtemp(prefix=".slipway-", dir=data.parent))
+        try:
+            shutil.copy(self.etc / "postgresql.conf", scratch)
+            shutil.copytree(self.etc / "conf.d", scratch / "conf.d")
+            (scratch / "conf.d" / conf.DROP_IN).write_text(conf.render_settings(wanted.settings), encoding="utf-8")
+            if (data / "postgresql.auto.conf").exists():
+                shutil.copy(data / "postgresql.auto.conf", scratch)
+            (scratch / "PG_VERSION").write_text(f"{self.version}\n", encoding="ascii")
+            for name in SKELETON:
+                (scratch / name).mkdir()
+            scratch.chmod(0o700)
+            for path in (scratch, *scratch.rglob("*")):
+                shutil.chown(path, "postgres", "postgres")
+            argv = ["runuser", "-u", "postgres", "--", str(self.library / "bin" / "postgres"), "--check", "-D", str(scratch)]
+            argv += ["-c", f"config_file={scratch}/postgresql.conf", "-c", f"data_directory={scratch}"]
+            if (disk.read_text(Path("/proc/sys/vm/overcommit_memory")) or "").strip() == "2":
+                # Both servers' memory would count against the limit although only one of them stays.
+                argv += ["-c", "shared_buffers=1MB"]
+            result = self.runner.run(argv, timeout=120)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        if not result.ok:
+            said = result.text().replace(str(scratch), str(self.etc))
+            raise ClusterError(f"nothing was changed; PostgreSQL {self.version} refuses the new configuration:\n{said}")
+
+    def _activate(self, wanted: Wanted, outcome: Outcome, live: Optional[Live]) -> Live:
+        if live is None:
+            live = self._start()
+            outcome.started = True
+        elif outcome.changes or self._stale(live):
+            live = self._reload(live)
+            outcome.reloaded = True
+        if live is not None and live.pending and wanted.restart == "now":
+            live = self._restart()
+            outcome.restarted = True
+        if live is None:
+            raise ClusterError(f"{self.unit} does not answer. Its last log lines:\n{self._last_lines()}")
+        return live
+
+    def _reload(self, live: Live) -> Optional[Live]:
+        """Have the new files loaded; raises ClusterError when the server finds an error in them."""
+        port = running_port(self.data_directory()) or 5432
+        seen = self.observe()
+        if seen is not None and seen.hba_errors:
+            raise ClusterError(f"pg_hba.conf: {'; '.join(seen.hba_errors)}")
+        self._sql(port, "SELECT pg_reload_conf() \\g /dev/null\n")
+        deadline = self.clock.monotonic() + RELOAD_DEADLINE
+        while True:
+            seen = self.observe()
+            if seen is not None and seen.loaded > live.loaded:
+                return seen
+            if self.clock.monotonic() >= deadline:
+                raise ClusterError(f"{self.unit} did not load its files. Its last log lines:\n{self._last_lines()}")
+            self.clock.sleep(0.1)
+
+    def _sql(self, port: int, script: str) -> None:
+        try:
+            Psql(self.runner, self.version, port).must(script)
+        except SqlError as error:
+            raise ClusterError(str(error)) from error
+
+    def _start(self) -> Optional[Live]:
+        self.runner.run(["systemctl", "reset-failed", self.unit])
+        return self._after(["systemctl", "start", self.unit])
+
+    def _restart(self) -> Optional[Live]:
+        return self._after(["systemctl", "restart", self.unit])
+
+    def _after(self, argv: Sequence[str]) -> Optional[Live]:
+        """What the server says once it answers after `argv`; None when it is gone (Debian's unit hides a failed start)."""
+        self.runner.run(argv)
+        deadline = self.clock.monotonic() + START_DEADLINE
+        while True:
+            live = self.observe()
+            if live is not None or not self._has_process() or self.clock.monotonic() >= deadline:
+                return live
+            self.clock.sleep(0.3)
+
+    def _has_process(self) -> bool:
+        return running_port(self.data_directory()) is not None and self.runner.run(["systemctl", "is-active", self.unit]).ok
+
+    def _restore(self, outcome: Outcome) -> str:
+        """Put the old bytes back and have a server that answers; says what came of it."""
+        for path, before, _after in outcome.changes:
+            if before is None:
+                disk.remove(path)
+            else:
+                self._write(path, before)
+        live = self.observe()
+        if live is None:
+            live = self._start()
+        elif outcome.changes:
+            with contextlib.suppress(ClusterError):
+                live = self._reload(live)
+        return f"The old files are back; the server {'answers' if live else 'does not answer'}."
+
+    def _last_lines(self) -> str:
+        return "\n".join((disk.read_text(self.log) or "").splitlines()[-12:])
