@@ -12,7 +12,8 @@ from ..guard.deadman import ArmingFailed
 from ..health import gate as gates
 from ..health.gate import GateReport
 from ..health.model import Probe, ProbeResult
-from . import moves, recovery
+from ..health.process import Watcher
+from . import moves, recovery, slots
 from .config import App
 from .errors import Busy, SlipwayError
 from .host import Host
@@ -21,6 +22,7 @@ from .records import Traffic, check_release
 
 FAILURES = 3
 REFUSALS = 2
+SOON = 0.25
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Watch:
-    """The bake: failures in a row and refused connections of each probe so far."""
+    """The bake so far, by probe: failures in a row, and connections that were refused, in a row or not.
+
+    A refused connection means that no process listens, which a healthy slot never does; looking again soon tells a crash
+    that a service manager repairs within a second from one slow answer.
+    """
 
     failed: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
+    again_soon: bool = False
 
     def after(self, probes: Sequence[Probe], results: Sequence[ProbeResult]) -> tuple[Watch, Optional[str]]:
         """The watch after one more round, and why traffic must go back, if it must."""
@@ -47,10 +54,12 @@ class Watch:
         verdict = None
         for probe, result in zip(probes, results):
             failed[probe.name] = 0 if result.ok else failed.get(probe.name, 0) + 1
-            refused[probe.name] = refused.get(probe.name, 0) + 1 if result.refused else 0
-            if failed[probe.name] >= FAILURES or refused[probe.name] >= REFUSALS:
+            refused[probe.name] = refused.get(probe.name, 0) + (1 if result.refused else 0)
+            if refused[probe.name] >= REFUSALS:
+                verdict = verdict or f"{probe.name} refused {refused[probe.name]} connections: {result.detail}"
+            elif failed[probe.name] >= FAILURES:
                 verdict = verdict or f"{probe.name} failed {failed[probe.name]} times in a row: {result.detail}"
-        return Watch(failed, refused), verdict
+        return Watch(failed, refused, any(result.refused for result in results)), verdict
 
 
 class Cutover:
@@ -97,8 +106,8 @@ class Cutover:
         app, host = self.app, self.host
         app.slot(request.to)
         with host.lock(app.name).held(f"{request.owner} moving {app.name} to {request.to}"):
-            host.leases(app.name).check(request.txn)
             attached = self._leftovers(request)
+            host.leases(app.name).check(request.txn)
             if attached is not None:
                 return self._prove(attached, None, {})
             if self.flags.active() == request.to:
@@ -254,7 +263,7 @@ class Cutover:
             times = self.flags.switch(tx.target)
             self.journal.write(tx.txn, "done", "switch", **asdict(times))
         except OSError as error:
-            raise self._back(tx, f"the disk failed: {error}") from error
+            raise self._back(tx, f"the disk failed: {error}", False) from error
         return self._prove(tx, report, asdict(times))
 
     def _prove(self, tx: Transaction, report: Optional[GateReport], times: dict[str, float]) -> dict[str, object]:
@@ -263,14 +272,15 @@ class Cutover:
         try:
             proof = moves.verify(host, app, tx.target, tx.release)
             if not proof.ok:
-                raise self._back(tx, f"through nginx, {proof.detail}")
+                sick = moves.well_now(host.sensors.members(app.slot(tx.target), tx.release))
+                raise self._back(tx, f"through nginx, {proof.detail}", sick is not None)
             self.journal.write(tx.txn, "done", "verify", verified_ms=proof.all_ms)
-            why = self._bake(tx)
+            why, guilty = self._bake(tx)
             if why is not None:
-                raise self._back(tx, f"while it was watched for {app.bake:g} s, {why}")
+                raise self._back(tx, f"while it was watched for {app.bake:g} s, {why}", guilty)
             self.journal.write(tx.txn, "done", "hold")
         except OSError as error:
-            raise self._back(tx, f"the disk failed: {error}") from error
+            raise self._back(tx, f"the disk failed: {error}", False) from error
         return {
             **self._result(moves.current(host, app, tx.txn), "switched", True),
             **times,
@@ -280,24 +290,28 @@ class Cutover:
             "attempts": report.rounds if report is not None else 0,
         }
 
-    def _bake(self, tx: Transaction) -> Optional[str]:
-        """Watch the new slot; why it must give traffic back, or None."""
+    def _bake(self, tx: Transaction) -> tuple[Optional[str], bool]:
+        """Watch the new slot; why it must give traffic back, or None, and whether that is the release's fault."""
         host, slot = self.host, self.app.slot(tx.target)
-        probes = [
-            *host.sensors.members(slot, tx.release),
-            host.sensors.through_edge(self.app, slot, tx.release),
-        ]
-        watch = Watch()
+        members = host.sensors.members(slot, tx.release)
+        edge = [host.sensors.through_edge(self.app, slot, tx.release)]
+        outside = Watch()
+        watch, watcher = Watch(), Watcher(slots.processes(host, self.app, slot))
         until = host.clock.monotonic() + self.app.bake
         while host.clock.monotonic() < until:
             begun = host.clock.monotonic()
             self._mine(tx, moved=True)
-            watch, why = watch.after(probes, gates.look_at_all(probes))
+            watch, why = watch.after(members, gates.look_at_all(members))
+            why = watcher.died() or why
             if why is not None:
-                return why
-            host.clock.sleep(min(begun + slot.gate.rules.interval, until) - host.clock.monotonic())
+                return why, True
+            outside, why = outside.after(edge, gates.look_at_all(edge))
+            if why is not None:
+                return f"through nginx, {why}", False
+            interval = SOON if watch.again_soon or outside.again_soon else slot.gate.rules.interval
+            host.clock.sleep(min(begun + interval, until) - host.clock.monotonic())
         self._mine(tx, moved=True)
-        return None
+        return None, False
 
     def _mine(self, tx: Transaction, moved: bool) -> None:
         """Raises SlipwayError when somebody, on purpose or by deadline, ended this transaction meanwhile."""
@@ -314,13 +328,13 @@ class Cutover:
             {"outcome": now.outcome or "overridden", "txn": tx.txn, "from": tx.source, "to": tx.target},
         )
 
-    def _back(self, tx: Transaction, reason: str) -> SlipwayError:
-        """Take traffic back; the error that tells so."""
+    def _back(self, tx: Transaction, reason: str, guilty: bool) -> SlipwayError:
+        """Take traffic back; the error that tells so. A `guilty` release is marked bad."""
         now = replace(moves.current(self.host, self.app, tx.txn), reason=reason)
-        times = moves.take_back(self.host, self.app, now, reason, True)
+        times = moves.take_back(self.host, self.app, now, reason, guilty)
         return SlipwayError(
             f"{self.app.name} is back on {tx.source} after {times.switch_ms:g} ms: {tx.target} failed, {reason}. "
-            f"Release {tx.release or 'unknown'} is marked bad on {self.app.host}.",
+            + (f"Release {tx.release} is marked bad on {self.app.host}." if guilty and tx.release else ""),
             {"outcome": "rolled_back", "txn": tx.txn, "from": tx.source, "to": tx.target, "reason": reason},
         )
 

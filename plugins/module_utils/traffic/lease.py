@@ -97,7 +97,7 @@ class Leases:
         """Why `lease` stands in the way, and what to do."""
         left = lease.expires.left(self.machine.moment(self.clock))
         return (
-            f"{lease.owner} holds the lease of this application (transaction {lease.txn}) for another {left:.0f} s. "
+            f"{lease.owner} holds the lease of {self.path.parent.name} (transaction {lease.txn}) for another {left:.0f} s. "
             "Wait for it, or, when that run is known to be dead, release it: "
             f"slipway unlock {self.path.parent.name}."
         )

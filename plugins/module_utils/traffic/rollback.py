@@ -60,7 +60,10 @@ class Rollback:
             return Choice(active, None, None, f"transaction {request.txn} moved nothing here")
         if request.txn is not None and request.txn != traffic.txn:
             return Choice(active, None, None, f"transaction {request.txn} moved nothing here")
-        target = traffic.previous if request.to == PREVIOUS else request.to
+        target: Optional[str] = request.to
+        if target == PREVIOUS:
+            # Flags that were moved by hand lead back to where traffic was left on purpose.
+            target = traffic.previous if traffic.active in (None, active) else traffic.active
         if target is None:
             others = ", ".join(name for name in self.app.slot_order if name != active)
             raise SlipwayError(

@@ -10,7 +10,7 @@ from typing import Optional
 from ..health import gate as gates
 from ..health import secrets
 from ..health.gate import GateReport
-from ..health.process import LOG_LINES, Watcher
+from ..health.process import LOG_LINES, Process, Watcher
 from . import moves
 from .config import App, Slot
 from .docker import DockerDriver
@@ -289,6 +289,13 @@ class Slots:
             return str(error)
         count = sum(place.connections() for place in driver.places)
         return f"{count} connections" if count else None
+
+
+def processes(host: Host, app: App, slot: Slot) -> list[Process]:
+    """What runs `slot` on this host; empty when it runs elsewhere."""
+    if not slot.instances:
+        return []
+    return [place.process() for place in Slots(host, app).driver(slot).places]
 
 
 def _alive(driver: Driver) -> list[Place]:

@@ -8,6 +8,7 @@ from typing import Optional
 from .config import App, Slot
 from .errors import SlipwayError
 from .host import Host
+from .records import SlotState
 from .slots import Slots
 
 
@@ -71,11 +72,19 @@ def _slot(host: Host, app: App, slot: Slot, active: Optional[str]) -> dict[str, 
         "members": list(slot.members),
         "release": release,
         "artifact": known.artifact if known is not None else None,
-        "state": known.state if known is not None else ("active" if slot.name == active else "unknown"),
+        "state": _state(app, slot, known, active),
         "started": known.started if known is not None else None,
         "retire_in": retire_in,
         "instances": instances,
     }
+
+
+def _state(app: App, slot: Slot, known: Optional[SlotState], active: Optional[str]) -> str:
+    """As recorded, unless the flags of this host know better."""
+    if app.edge and slot.name == active:
+        return "active"
+    state = known.state if known is not None else "unknown"
+    return "standby" if app.edge and state == "active" else state
 
 
 def lines(data: dict[str, object]) -> list[str]:
