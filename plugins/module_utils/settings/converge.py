@@ -331,12 +331,18 @@ class Converger:
         swapped: list[Change] = []
         retired: list[tuple[str, str]] = []
         try:
-            self._retire(outcome, check_mode=False, retired=retired)
+            # Units that go are stopped only when everything else has been accepted.
+            leaving = [change for change in outcome.changes if _is_leaving_unit(change)]
             for change in outcome.changes:
-                swapped.append(change)
-                put(change.path, change.after)
+                if change not in leaving:
+                    swapped.append(change)
+                    put(change.path, change.after)
             if outcome.changed:
                 self._commands("validation", transaction.validate)
+            self._retire(outcome, check_mode=False, retired=retired)
+            for change in leaving:
+                swapped.append(change)
+                put(change.path, change.after)
             if _strongest(effects.values()) != "none" and self._touches_units(outcome.changes):
                 self.runner.must(["systemctl", "daemon-reload"])
             if outcome.changed:
@@ -354,7 +360,7 @@ class Converger:
     def _retire(self, outcome: Outcome, check_mode: bool, retired: Optional[list[tuple[str, str]]] = None) -> None:
         """Stop and disable the units whose files go; `retired` gets the verb and unit that would bring each of them back."""
         for change in outcome.changes:
-            if change.after.kind != "absent" or change.path.parent != UNIT_FOLDER or change.path.suffix not in UNIT_KINDS:
+            if not _is_leaving_unit(change):
                 continue
             name = change.path.name
             pattern = name.replace("@.", "@*.")
@@ -366,6 +372,7 @@ class Converger:
                 outcome.actions.append(f"{verb} {unit}")
                 if not check_mode:
                     self._systemctl(verb, unit)
+                    self.runner.run(["systemctl", "reset-failed", "--", unit])
                     if retired is not None:
                         retired.append((back, unit))
 
@@ -498,6 +505,10 @@ class Converger:
                 self.runner.run(["systemctl", "reset-failed", "--", unit.name])
                 self.runner.run(["systemctl", "reload-or-restart" if state.active else "restart", "--", unit.name])
         disk.remove(marker)
+
+
+def _is_leaving_unit(change: Change) -> bool:
+    return change.after.kind == "absent" and change.path.parent == UNIT_FOLDER and change.path.suffix in UNIT_KINDS
 
 
 def _strongest(effects: Iterable[str]) -> str:

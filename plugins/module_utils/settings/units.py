@@ -240,6 +240,8 @@ def _service(unit: Mapping[str, Any]) -> dict[str, Value]:
         "TimeoutStopSec": unit.get("stop_timeout", 30),
         "KillSignal": unit.get("kill_signal") or None,
         "KillMode": unit.get("kill_mode") or "mixed",
+        # What a language run-time reports that was ended by SIGTERM.
+        "SuccessExitStatus": 143,
         "MemoryMax": unit.get("memory_max") or None,
         "SyslogIdentifier": "%p-%i" if is_template(str(unit["name"])) else None,
     }

@@ -270,7 +270,7 @@ def test_a_unit_whose_file_goes_is_stopped_and_disabled_and_comes_back_on_failur
     with pytest.raises(c.ConvergeError):
         run(files=(spec(path, None),), check=(("probe",),))
     assert path.exists()
-    assert host.verbs()[:2] == ["stop -- app@blue-1.service", "disable -- app@.service"]
+    assert [verb for verb in host.verbs() if "reset" not in verb][:2] == ["stop -- app@blue-1.service", "disable -- app@.service"]
     assert {"start -- app@blue-1.service", "enable -- app@.service"} <= set(host.verbs())
     host.failing.clear()
     assert run(files=(spec(path, None),)).actions[:2] == ["stop app@blue-1.service", "disable app@.service"]
@@ -335,3 +335,13 @@ def test_a_new_unit_that_fails_is_stopped_before_its_file_goes(tmp_path, host, r
         run(files=(spec(tmp_path / "web.service", "[Service]\n"),), check=(("probe",),))
     assert "disable --now -- web.service" in host.verbs()
     assert not (tmp_path / "web.service").exists()
+
+
+def test_nothing_is_stopped_when_the_rest_is_not_accepted(tmp_path, host, run, monkeypatch):
+    monkeypatch.setattr(c, "UNIT_FOLDER", tmp_path)
+    (tmp_path / "app@.service").write_text("[Service]\n")
+    host.instances, host.failing["nginx -t"] = ["app@blue-1.service"], "bad"
+    with pytest.raises(c.ConvergeError):
+        run(files=(spec(tmp_path / "app@.service", None),), validate=(("nginx", "-t"),), units=())
+    assert host.verbs() == []
+    assert (tmp_path / "app@.service").exists()
