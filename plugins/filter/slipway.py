@@ -24,6 +24,16 @@ def slipway_env(app: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, st
         raise AnsibleFilterError(f"slipway_env: needs {wanted}; missing: {error}") from error
 
 
+def slipway_database_passwords(apps: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, str]:
+    """Passwords of database users on a host."""
+    return env.passwords(apps, host)
+
+
+def slipway_pooler_logins(apps: Mapping[str, Any], host: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Logins that must work through the pooler of a host."""
+    return env.logins(apps, host)
+
+
 def slipway_plan_table(plan: Mapping[str, Any], hosts: Sequence[str] = ()) -> list[str]:
     """The plan as lines of text."""
     return table.text(plan, hosts)
@@ -35,7 +45,8 @@ def slipway_problems(hostvars: Mapping[str, Any], hosts: Sequence[str], name: st
     for host in hosts:
         found = hostvars[host].get(name) or {}
         if found.get("unreachable"):
-            lines.append(f"{host}: cannot be reached: {str(found.get('msg', '')).rstrip('.')}. Check ansible_host, ansible_user and the key")
+            reason = str(found.get("msg", "")).rstrip(".")
+            lines.append(f"{host}: cannot be reached: {reason}. Check ansible_host, ansible_user and the key")
         elif found.get("failed"):
             lines.append(f"{host}: could not be looked at: {found.get('msg', '')}")
         lines += [f"{host}: {problem}" for problem in found.get("problems", [])]
@@ -47,4 +58,10 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
-        return {"slipway_env": slipway_env, "slipway_plan_table": slipway_plan_table, "slipway_problems": slipway_problems}
+        return {
+            "slipway_database_passwords": slipway_database_passwords,
+            "slipway_env": slipway_env,
+            "slipway_plan_table": slipway_plan_table,
+            "slipway_pooler_logins": slipway_pooler_logins,
+            "slipway_problems": slipway_problems,
+        }

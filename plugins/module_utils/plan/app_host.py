@@ -70,21 +70,23 @@ def unit_name(app: App) -> str:
 
 
 def unit(app: App, backend: Backend, nofile: int) -> dict[str, Any]:
-    """The template unit of a systemd backend.
-
-    Its directory depends on the slot, which the instance's environment tells: no specifier takes <slot>-<n> apart.
-    """
-    return {
+    """The template unit of a systemd backend, as role systemd_units takes it; slots/<slot>-<n> leads to its release."""
+    memory = backend.memory_mb or app.memory_mb
+    found: dict[str, Any] = {
         "name": unit_name(app),
         "description": f"{app.name} ({app.domain}), instance %i",
         "user": backend.user.split(":")[0] or app.name,
+        "create_user": not backend.user,
         "command": backend.command,
-        "root": f"/opt/{app.name}",
+        "working_directory": f"/opt/{app.name}/slots/%i",
         "environment_files": [env_file(app, "systemd"), f"/etc/slipway/env/{app.name}@%i.env"],
-        "memory": f"{backend.memory_mb or app.memory_mb}M" if backend.memory_mb or app.memory_mb else "",
-        "nofile": nofile,
+        "limits": {"nofile": nofile},
+        "restart": "always",
         "stop_timeout": backend.stop_timeout,
     }
+    if memory:
+        found["memory_max"] = f"{memory}M"
+    return found
 
 
 def env_file(app: App, kind: str) -> str:

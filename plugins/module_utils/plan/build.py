@@ -67,6 +67,7 @@ class Builder:
         docker = firewall.runs_docker(host, self.inventory)
         sized: Sized = {}
         values: dict[str, Any] = {
+            "ufw_ssh_ports": list(host.ssh_ports),
             "ufw_rules": firewall.rules(host, self.inventory, self.network),
             "ufw_container_rules": firewall.container_rules(host, self.inventory),
             "app_apps": {
@@ -104,6 +105,9 @@ class Builder:
         ]
         if units:
             values["systemd_units_units"] = units
+            values["systemd_units_packages"] = _unique(
+                [package for app in self.inventory.apps for backend in app.backends_on(host.name) for package in backend.packages]
+            )
         if host.has("database"):
             values.update(self._database(host, facts, sized))
         for name, (value, reason) in sized.items():
@@ -116,10 +120,12 @@ class Builder:
             self._check(host, facts, merged, docker)
         return merged
 
-    def _reasoned(self, host: Host, variable: str, found: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    def _reasoned(self, host: Host, variable: str, found: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
         declared = host.overrides.get(variable, {})
         self.rows += [
-            Row(host.name, f"{variable} {key}", value, reason) for key, (value, reason) in found.items() if key not in declared
+            Row(host.name, f"{variable} {key}", str(value), reason)
+            for key, (value, reason) in found.items()
+            if key not in declared
         ]
         return {key: value for key, (value, _reason) in found.items()}
 
@@ -143,9 +149,14 @@ class Builder:
         apps = self.served(host)
         pooled, direct = firewall.clients(host, self.inventory, self.network)
         values: dict[str, Any] = {
+            "served_apps": [app.name for app in apps],
             "postgresql_listen": ["localhost"] + ([host.address] if direct else []),
             "postgresql_databases": _unique(
-                [{"name": app.database.name, "owner": app.database.user} for app in apps if app.database]
+                [
+                    {"name": app.database.name, "owner": app.database.user, "pooled": app.database.pooled}
+                    for app in apps
+                    if app.database
+                ]
             ),
             "postgresql_roles": _unique(
                 [
@@ -169,7 +180,7 @@ class Builder:
         clients = sizing.max_client_conn(self.sessions(host, pooled=True))
         declared = host.overrides.get("pgbouncer_settings", {})
         final = checks.whole(declared.get("max_client_conn", clients))
-        pooler: dict[str, tuple[str, str]] = {
+        pooler: dict[str, tuple[Any, str]] = {
             "pool_mode": ("transaction", "many clients, few sessions"),
             "max_client_conn": (str(clients), f"1.25 x {self.sessions(host, pooled=True)} sessions of both slots, and 10"),
             "default_pool_size": (str(max(pools, default=1)), f"2 x {facts.cores} cores + 1, at most the apps' threads"),
@@ -238,7 +249,7 @@ class Builder:
         for app in apps:
             if not app.database:
                 continue
-            entry = {"database": app.database.name, "user": app.database.user, "method": "scram-sha-256"}
+            entry = {"database": [app.database.name], "user": [app.database.user], "method": "scram-sha-256"}
             found.append({"type": "local", **entry})
             if not app.database.pooled:
                 only = Inventory(apps=(app,), hosts=self.inventory.hosts)

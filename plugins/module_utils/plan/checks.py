@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .model import App, Check, Facts, Host
 from .sizing import BACKLOGS, SUPERUSER_RESERVED, HostSize, app_pool, parallel_workers, pooler_descriptors, version
 
+SESSION_MB = 5  # own: a session's process before any sort; pgtune's 10 MiB is a bound, not a need
 RESTART_BUDGET = 30  # seconds a guarded restart may hold queries: PAUSE deadline, checkpoint, start
 _UNITS = {"b": 1 / 1048576, "kb": 1 / 1024, "mb": 1.0, "gb": 1024.0, "tb": 1048576.0}
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -30,7 +31,6 @@ class Subject:
     direct: int = 0
     containers: bool = False
     published: tuple[int, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def setting(self, name: str, default: str) -> str:
         """A PostgreSQL setting as declared, else PostgreSQL's default."""
@@ -221,6 +221,18 @@ def _postgresql_rules(subject: Subject) -> Iterable[Check]:
     vacuum = size_mb(subject.setting("maintenance_work_mem", "64MB") if vacuum_text == "-1" else vacuum_text, 1)
     active = sum(_pools(subject)) + subject.direct
     parallel = whole(subject.setting("max_parallel_workers", str(parallel_workers(1))))
+    connections = whole(subject.setting("max_connections", "100"))
+    least = connections * SESSION_MB + shared + workers * vacuum
+    yield _check(
+        subject,
+        1,
+        "PostgreSQL's sessions fit into its memory",
+        least <= 0.9 * memory,
+        f"{least:.0f} MB ({connections} x {SESSION_MB} + {shared:.0f} + {workers} x {vacuum:.0f})",
+        f"{0.9 * memory:.0f} MB",
+        "slipway_apps database.pooled, processes or threads; the host's memory",
+        "let apps go through the pooler, run fewer threads, or give the host more memory",
+    )
     used = shared + (active + parallel) * 3 * sort + workers * vacuum
     yield _check(
         subject,

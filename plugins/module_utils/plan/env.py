@@ -38,6 +38,27 @@ def database_url(database: Mapping[str, Any], password: str) -> str:
     return f"postgresql://{user}:{secret}@{f'[{host}]' if ':' in host else host}:{database['port']}/{name}"
 
 
+def passwords(apps: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, str]:
+    """Passwords of the apps whose databases the plan puts on a host, by database user."""
+    return {entry["user"]: entry["password"] for _name, entry in _databases(apps, host)}
+
+
+def logins(apps: Mapping[str, Any], host: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Database, user and password of every app that goes through the pooler of a host."""
+    pooled = {entry["name"] for entry in host.get("pgbouncer_databases") or ()}
+    return [
+        {"database": entry["name"], "user": entry["user"], "password": entry["password"]}
+        for _name, entry in _databases(apps, host)
+        if entry["name"] in pooled and entry.get("pooled", True)
+    ]
+
+
+def _databases(apps: Mapping[str, Any], host: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Apps that the plan serves from a host, with their `database` entry."""
+    served = host.get("served_apps") or ()
+    return [(name, app["database"]) for name, app in apps.items() if name in served]
+
+
 def render(values: Mapping[str, str], consumer: str) -> str:
     """One env file; raises BadValue for what the consumer cannot carry."""
     for name, value in values.items():

@@ -46,8 +46,11 @@ def port_range(ports: Sequence[int]) -> Any:
 
 
 def rules(host: Host, inventory: Inventory, network: str) -> list[Rule]:
-    """ufw_rules of one host: ssh, the edge, app ports for the edges, the pooler and the database for their clients."""
-    found = [_rule(port, ["any"], "ssh") for port in host.ssh_ports]
+    """ufw_rules of one host: the edge, app ports for the edges, the pooler and the database for their clients.
+
+    The role keeps ssh open by itself (ufw_ssh_ports), unless a declared rule opens it to fewer.
+    """
+    found = []
     if host.has("edge"):
         found += [_rule(80, ["any"], "http"), _rule(443, ["any"], "https")]
     for app, backend, slot, sources in _reached(host, inventory):

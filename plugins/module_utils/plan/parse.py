@@ -10,7 +10,7 @@ from typing import Any, Optional
 from . import reader as shape
 from .model import GROUPS, POOLER_PORT, POSTGRESQL_PORT, App, Facts, Host, Inventory, Problem
 from .parse_app import Hosts, parse_app
-from .placeholders import Undefined, is_documentation_address, is_placeholder_secret
+from .placeholders import Undefined, is_documentation_address, is_placeholder_secret, leaves
 from .reader import Reader, closest, ip_address, kind
 
 COLLECTION_VARIABLES = ("slipway_apps", "slipway_registries", "slipway_address")
@@ -27,6 +27,7 @@ LIST_OVERRIDES = (
     "nginx_sites",
     "certificates_entries",
     "systemd_units_units",
+    "systemd_units_packages",
 )
 NUMBER_OVERRIDES = (
     "kernel_nofile",
@@ -36,7 +37,7 @@ NUMBER_OVERRIDES = (
     "nginx_worker_connections",
     "nginx_nofile",
 )
-OTHER_OVERRIDES = ("docker_bip", "docker_address_pool")
+OTHER_OVERRIDES = ("docker_bip", "docker_address_pool", "ufw_ssh_ports")
 OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + OTHER_OVERRIDES
 HOST_VARIABLES = ("slipway_address", "ansible_host", "ansible_port", "ansible_user", *OVERRIDES)
 
@@ -128,7 +129,13 @@ def _host(name: str, raw: Raw, facts: Optional[Mapping[str, Facts]]) -> tuple[Ho
         read.scan(value, key)
         if isinstance(value, str) and is_documentation_address(value):
             read.fail(key, "is an address that exists only in documentation", "Put the host's real address there")
-    read.scan({key: variables[key] for key in OVERRIDES if key in variables}, "variables")
+    for key in OVERRIDES:
+        read.scan(variables.get(key), key)
+        for path, leaf in leaves(variables.get(key), key):
+            if path.rpartition(".")[2] in ("password", "secret"):
+                read.fail(path, "would be shown by the plan", "Put it into postgresql_passwords, from a vault")
+            elif isinstance(leaf, str) and "PRIVATE KEY-----" in leaf:
+                read.fail(path, "is a private key, which the plan would show", "Write the path of its file on the controller")
     given = variables.get("slipway_address")
     if given is not None and not ip_address(given):
         read.fail("slipway_address", "is not an IP address", "Write the host's private address, e.g. 10.0.0.5")

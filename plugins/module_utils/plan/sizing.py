@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .model import App, Facts, Host, Inventory
 
@@ -12,7 +13,7 @@ RUBY_PROCESS_MB = 350  # own: resident size of one Ruby worker, unless `memory` 
 POSTGRESQL_LEAST_MB = 256  # own: below this PostgreSQL's parts do not fit together
 DIRECT_SESSIONS = 7  # own: migrations 2, monitoring 2, backup 2, administrator 1
 SUPERUSER_RESERVED = 3  # PostgreSQL's default
-BACKLOGS = {"nginx": 511, "puma": 1024, "pgbouncer": 128}  # what each program asks of listen(2)
+BACKLOGS = {"nginx": 4096, "puma": 1024, "pgbouncer": 128}  # what each program asks of listen(2)
 USUAL_NOFILE = 65536
 
 
@@ -257,25 +258,28 @@ def postgresql_settings(size: HostSize, facts: Facts, active: int, connections: 
     return found
 
 
-def kernel_sysctl(host: Host, facts: Facts, docker: bool) -> dict[str, tuple[str, str]]:
+def kernel_sysctl(host: Host, facts: Facts, docker: bool) -> dict[str, tuple[Any, str]]:
     """Kernel settings as key to (value, reason). A container can only set its own network's keys, so others are left out there.
 
     somaxconn = max(4096, all listen backlogs), tcp_max_syn_backlog not below it: kernel documentation. vm.*: PostgreSQL
     documentation on kernel resources and autobase, on dedicated database hosts only.
     """
     backlog = max(4096, *BACKLOGS.values())
-    found = {
-        "net.core.somaxconn": (str(backlog), "listen backlogs of nginx, Puma, pgbouncer"),
-        "net.ipv4.tcp_max_syn_backlog": (str(backlog), "not below somaxconn"),
+    found: dict[str, tuple[Any, str]] = {
+        "net.core.somaxconn": (backlog, "listen backlogs of nginx, Puma, pgbouncer"),
+        "net.ipv4.tcp_max_syn_backlog": (backlog, "not below somaxconn"),
+        "net.ipv4.tcp_slow_start_after_idle": (0, "idle keep-alive connections stay fast"),
+        "net.ipv4.tcp_keepalive_time": (600, "dead peers are noticed within minutes"),
+        "net.ipv4.ip_local_port_range": ("16384 60999", "connections to backends and databases"),
     }
     if docker:
-        found["net.ipv4.ip_forward"] = ("1", "containers")
+        found["net.ipv4.ip_forward"] = (1, "containers")
     if facts.container:
         return found
     if host.has("database") and not any(host.has(group) for group in ("edge", "app", "worker", "redis")):
-        found["vm.swappiness"] = ("10", "dedicated database host")
-        found["vm.dirty_background_bytes"] = (str(64 << 20), "dedicated database host")
-        found["vm.dirty_bytes"] = (str(512 << 20), "dedicated database host")
+        found["vm.swappiness"] = (10, "dedicated database host")
+        found["vm.dirty_background_bytes"] = (64 << 20, "dedicated database host")
+        found["vm.dirty_bytes"] = (512 << 20, "dedicated database host")
     if host.has("redis"):
-        found["vm.overcommit_memory"] = ("1", "Redis forks to save")
+        found["vm.overcommit_memory"] = (1, "Redis forks to save")
     return found
