@@ -188,7 +188,8 @@ def render(wanted: Wanted) -> dict[str, str]:
     main = f"{HEADER}[databases]\n{databases}\n[pgbouncer]\n{lines(False)}\n%include {FOLDER}/slipway-fixed.ini\n"
     password = wanted.auth_password.replace('"', '""')
     users = f'"{wanted.auth_user}" "{password}"\n' if wanted.auth_user and password else ""
-    return {"main": main, "fixed": f"{HEADER}; Only a restart makes these effective.\n[pgbouncer]\n{lines(True)}", "users": users}
+    # Without a section of its own: the including one goes on, while a second [pgbouncer] would reset what came before.
+    return {"main": main, "fixed": f"{HEADER}; Only a restart makes these effective.\n{lines(True)}", "users": users}
 
 
 def addresses(listen: Sequence[str]) -> list[str]:

@@ -203,7 +203,8 @@ class Reader:
         elif "matches" in check and not re.search(str(check["matches"]), result.out, re.MULTILINE):
             effective = f"no match in {len(result.out.splitlines())} lines of output"
             yield Mismatch(what, str(check["matches"]), effective, str(check.get("remedy", "Run it by hand on this host.")))
-        for name, cells in (check.get("table") or {}).items():
+        table = (check.get("table") or {}) if result.rc == expected_rc else {}
+        for name, cells in table.items():
             row = parse_table(result.out).get(str(name), {})
             for column, wanted in cells.items():
                 if not same_value(row.get(column, ""), str(wanted)):
