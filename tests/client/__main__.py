@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(action=_run)
     report = commands.add_parser("report", help="summarise a log")
     report.add_argument("file", type=Path)
-    report.add_argument("--switches", type=Path, help="JSON with the keys at, to, name")
+    report.add_argument("--switches", type=Path, help="JSON with the keys at, to, name, done")
     report.add_argument("--window", help="A,B: only what started between these times (seconds since 1970)")
     report.add_argument("--around", type=float, default=5.0, help="seconds before and after a switch (default 5)")
     report.add_argument("--grace", type=float, default=0.0, help="seconds after a switch in which old answers are allowed")

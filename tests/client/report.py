@@ -20,18 +20,19 @@ UNHURRIED = ("slow", "ws")
 
 @dataclass(frozen=True)
 class Switch:
-    """Traffic is to come from release `to` from `at` (seconds since 1970) on."""
+    """Traffic moves to release `to` between `at`, just before the switch, and `done`, just after (seconds since 1970)."""
 
     at: float
     to: str | None = None
     name: str | None = None
+    done: float | None = None
 
 
 def switches_of(path: Path) -> list[Switch]:
-    """Switches from a file of JSON objects with the keys at, to, name: a list, or one object a line."""
+    """Switches from a file of JSON objects with the keys at, to, name, done (at alone is needed): a list, or one object a line."""
     text = path.read_text().strip()
     entries = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
-    return sorted((Switch(float(e["at"]), e.get("to"), e.get("name")) for e in entries), key=lambda switch: switch.at)
+    return sorted((Switch(**entry) for entry in entries), key=lambda switch: switch.at)
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
@@ -96,7 +97,7 @@ def stale(requests: Iterable[Record], switch: Switch, until: float = math.inf, g
     Echoes are not among them: an open WebSocket stays where it is.
     """
     return [r for r in requests if switch.to and r.get("release") not in (None, switch.to) and r["method"] != "ECHO"
-            and switch.at + grace < r["t"] < until]  # fmt: skip
+            and (switch.done or switch.at) + grace < r["t"] < until]  # fmt: skip
 
 
 def _durations(http: Iterable[Record]) -> list[float]:

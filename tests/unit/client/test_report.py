@@ -50,6 +50,7 @@ def test_a_request_of_the_old_release_counts_as_stale_when_it_started_after_the_
     assert around["first_answer_ms"] == 50.0
     assert around["failures"] == 1
     assert summarise(records, [Switch(100.0, "v2")], grace=0.5)["switches"][0]["stale"] == 1
+    assert summarise(records, [Switch(100.0, "v2", done=100.3)])["switches"][0]["stale"] == 1
 
 
 def test_a_switch_is_over_when_the_next_one_begins():

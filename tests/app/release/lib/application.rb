@@ -44,6 +44,7 @@ class Application
 
     Settings.system == 'laravel' ? laravel(env) : ruby(env)
   rescue StandardError => e
+    warn "#{env['PATH_INFO']}: #{e.full_message(highlight: false)}"
     [500, { error: e.class.name, message: e.message.strip[0, 200] }]
   end
 

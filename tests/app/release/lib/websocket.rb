@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # frozen_string_literal: true
 
-require 'digest'
+require 'digest/sha1' # now: loaded at its first use, by several threads at once, it can fail
 require 'io/wait'
 
 # One echoing WebSocket (RFC 6455) on a hijacked connection, served by a thread of its own.
@@ -30,12 +30,12 @@ class WebSocket
 
     def start(env, headers)
       server = Puma::Server.current
-      io = env['rack.hijack'].call
       accept = Digest::SHA1.base64digest(env['HTTP_SEC_WEBSOCKET_KEY'] + GUID)
       extra = headers.map { |name, value| "#{name}: #{value}\r\n" }.join
-      io.write("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n" \
-               "sec-websocket-accept: #{accept}\r\n#{extra}\r\n")
-      thread = Thread.new { new(io, server).serve }
+      greeting = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n" \
+                 "sec-websocket-accept: #{accept}\r\n#{extra}\r\n"
+      io = env['rack.hijack'].call
+      thread = Thread.new { new(io, server).serve(greeting) }
       @lock.synchronize { @threads = @threads.select(&:alive?) << thread }
     end
 
@@ -53,7 +53,8 @@ class WebSocket
     @parts = []
   end
 
-  def serve
+  def serve(greeting)
+    @io.write(greeting)
     @pinged = now
     loop do
       close(1001) if self.class.stopping || @server.shutting_down?
