@@ -330,6 +330,7 @@ class Cutover:
 
     def _back(self, tx: Transaction, reason: str, guilty: bool) -> SlipwayError:
         """Take traffic back; the error that tells so. A `guilty` release is marked bad."""
+        guilty = guilty and not self.host.going_down()
         now = replace(moves.current(self.host, self.app, tx.txn), reason=reason)
         times = moves.take_back(self.host, self.app, now, reason, guilty)
         return SlipwayError(

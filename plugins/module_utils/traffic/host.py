@@ -76,3 +76,7 @@ class Host:
         """Have this host stop `slot` in `seconds`; raises ArmingFailed."""
         command = [COMMAND, "retire", app, slot]
         self.retire_timer(app, slot).arm(seconds, command, f"Stop slot {slot} of {app}")
+
+    def going_down(self) -> bool:
+        """True while the host shuts down: what dies then dies for no fault of its own."""
+        return self.runner.run(["systemctl", "is-system-running"], timeout=15).out.strip() == "stopping"
