@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ..host.runner import Runner
-from .sysctl import in_container, normal, normal_key, writes_live
+from .sysctl import in_container, normal, normal_key, reachable, writes_live
 
 LIMIT_NAMES = {
     "nofile": "Max open files",
@@ -72,7 +72,7 @@ class Reader:
         if not writes_live(key, live, bool(self.container)):
             return
         path = self.proc / "sys" / key.translate(str.maketrans("./", "/."))
-        if live == "auto" and self.container and not path.exists():
+        if live == "auto" and self.container and not reachable(path):
             return
         try:
             effective = normal(path.read_text(encoding="ascii"))

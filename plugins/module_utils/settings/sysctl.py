@@ -134,6 +134,11 @@ def in_container(runner: Runner, root: Path = Path("/")) -> bool:
     return any((root / name).exists() for name in (".dockerenv", "run/.containerenv", "run/systemd/container"))
 
 
+def reachable(node: Path) -> bool:
+    """Whether a setting can be written; in a container some of net.* are absent or read-only, and belong to the machine below."""
+    return os.access(node, os.W_OK)
+
+
 def writes_live(key: str, live: str, container: bool) -> bool:
     """Whether `key` is written to the running kernel: in a container only what belongs to its network namespace."""
     return live == "true" or (live == "auto" and (not container or key.startswith("net.")))
@@ -168,7 +173,7 @@ class Sysctl:
         before = self._memory()
         for key, value in wanted.items():
             live, write = self.read(key), writes_live(key, declared.live, container)
-            if live is None and (container or declared.live == "false"):
+            if declared.live == "false" or (container and not reachable(self._node(key))):
                 write = False
             elif live is None:
                 outcome.missing.append(key)
