@@ -261,8 +261,11 @@ class Ufw:
                 self.runner.must([f"{program}-restore", "--noflush"], data=compiler.transaction(firewall, family))
                 outcome.actions.append(f"{program}-restore")
             if firewall.close_containers and kernel.docker_unhooked(table):
-                self.runner.run([program, "-D", "FORWARD", "-j", compiler.DOCKER_CHAIN])
-                self.runner.must([program, "-I", "FORWARD", "1", "-j", compiler.DOCKER_CHAIN])
+                jump = ["-j", compiler.DOCKER_CHAIN]
+                forward = table["FORWARD"].rules
+                self.runner.must([program, "-I", "FORWARD", "1", *jump])
+                if " ".join(jump) in forward:  # the later one, now one place further down
+                    self.runner.must([program, "-D", "FORWARD", str(forward.index(" ".join(jump)) + 2)])
                 outcome.actions.append(f"{program} -I FORWARD")
         self._unguard()
         self.runner.must(["systemctl", "enable", "--now", UNIT])

@@ -124,10 +124,17 @@ def frame_faults(live: Table, name: str, framed: Table) -> list[str]:
 
 
 def docker_unhooked(live: Table) -> bool:
-    """Whether Docker has its rules in FORWARD, but DOCKER-USER does not come before them."""
+    """Whether a rule of Docker could accept a packet in FORWARD before DOCKER-USER has seen it.
+
+    Docker puts its isolation chains in front when it restarts with running containers; those only drop.
+    """
     forward = live.get("FORWARD", Chain()).rules
     marks = ("DOCKER", "docker", "br-")
-    theirs = [n for n, rule in enumerate(forward) if rule != "-j DOCKER-USER" and any(mark in rule for mark in marks)]
+    theirs = [
+        place
+        for place, rule in enumerate(forward)
+        if any(mark in rule for mark in marks) and not rule.endswith(("-j DOCKER-USER", "-j DROP")) and "ISOLATION" not in rule
+    ]
     return bool(theirs) and ("-j DOCKER-USER" not in forward or forward.index("-j DOCKER-USER") > min(theirs))
 
 

@@ -101,6 +101,11 @@ def test_docker_before_its_user_chain_is_noticed():
     live["FORWARD"].rules.remove("-j DOCKER-USER")
     assert ufw_kernel.docker_unhooked(live)
     assert not ufw_kernel.docker_unhooked({})
+    live["FORWARD"].rules.insert(1, "-j DOCKER-USER")  # as Docker leaves it after a restart with running containers
+    assert live["FORWARD"].rules[0] == "-j DOCKER-ISOLATION-STAGE-1"
+    assert not ufw_kernel.docker_unhooked(live)
+    live["FORWARD"].rules.insert(0, "-o docker0 -j DOCKER")
+    assert ufw_kernel.docker_unhooked(live)
 
 
 def test_a_return_that_docker_adds_behind_the_drop_is_no_difference():
