@@ -29,7 +29,7 @@ class Switch:
 
 
 def switches_of(path: Path) -> list[Switch]:
-    """Switches from a file of JSON objects with the keys at, to, name, done (at alone is needed): a list, or one object a line."""
+    """Switches from a file of JSON objects with the keys at, to, name, done: a list, or one object a line."""
     text = path.read_text().strip()
     entries = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
     return sorted((Switch(**entry) for entry in entries), key=lambda switch: switch.at)
