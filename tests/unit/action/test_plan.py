@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The action plugin as users meet it: through ansible-playbook, on inventories whose hosts do not exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.module_utils.plan.inventories import PASSWORD, fleet
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def ansible(playbook: str | Path, inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a playbook from the root of the collection."""
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), str(playbook), "-i", str(inventory), *arguments]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    """The demo's fleet with a vault variable that nobody defines, and a play that plans without any host."""
+    raw = fleet()
+    app = raw.apps["spotik"]
+    app["database"]["password"] = "{{ vault_password }}"
+    app["threads"] = "{{ 2 + 3 }}"
+    groups = {name: {"hosts": dict.fromkeys(hosts)} for name, hosts in raw.groups.items() if name != "all"}
+    hosts = {"hosts": {name: dict(variables) for name, variables in raw.hostvars.items()}, "children": groups}
+    hosts["vars"] = {"slipway_apps": {"spotik": app}, "slipway_adress": "10.0.0.1"}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": hosts}))
+    tasks = [
+        {"slipway.server.plan": {"stage": "{{ stage | default('inventory') }}"}, "run_once": True, "register": "planned"},
+        {"ansible.builtin.debug": {"msg": "{{ planned.hosts | to_json }}"}, "run_once": True},
+    ]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    return tmp_path
+
+
+def test_the_shipped_starting_point_is_refused_before_any_host_is_contacted() -> None:
+    done = ansible("site.yml", ROOT / "inventories/prod")
+    assert done.returncode == 2
+    assert "The inventory has 13 problems; nothing was changed." in done.stdout + done.stderr
+    assert "slipway_apps.app1.secrets.SECRET_KEY_BASE" in done.stdout
+    assert "changeme" not in done.stdout
+    assert "UNREACHABLE" not in done.stdout
+
+
+def test_undefined_and_misspelt_variables_are_named_together(inventory: Path) -> None:
+    done = ansible(inventory / "play.yml", inventory / "hosts.yml")
+    assert done.returncode == 2
+    assert "slipway_apps.spotik.database.password: cannot be resolved: 'vault_password' is undefined" in done.stdout
+    assert "slipway_adress: is not a variable of this collection. Did you mean `slipway_address`?" in done.stdout
+    assert "has 2 problems" in done.stdout
+
+
+def test_a_plan_without_facts_has_addresses_and_no_secrets(inventory: Path) -> None:
+    text = (inventory / "hosts.yml").read_text().replace("slipway_adress: 10.0.0.1\n", "unrelated: 1\n")
+    (inventory / "hosts.yml").write_text(text)
+    done = ansible(
+        inventory / "play.yml",
+        inventory / "hosts.yml",
+        "-e",
+        json.dumps({"vault_password": PASSWORD, "stage": "full"}),
+        "-vvv",
+        "--check",
+    )
+    assert done.returncode == 0, done.stdout
+    assert "10.87.0.12:3000" in done.stdout
+    secrets = done.stdout.replace(f'"vault_password": "{PASSWORD}"', "")
+    assert PASSWORD not in secrets
