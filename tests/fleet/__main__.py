@@ -47,8 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("host")
         command.add_argument("command", nargs=argparse.REMAINDER)
         command.set_defaults(action=_exec if verb == "exec" else _ssh)
-    scenario = commands.add_parser("molecule", help="create or destroy the hosts of a scenario; called by Molecule")
-    scenario.add_argument("verb", choices=["create", "destroy"])
+    scenario = commands.add_parser("molecule", help="create, restart or destroy the hosts of a scenario; called by Molecule")
+    scenario.add_argument("verb", choices=["create", "restart", "destroy"])
     scenario.set_defaults(action=_molecule)
     build = commands.add_parser("images", help="build host images that are missing or out of date")
     build.add_argument("names", nargs="*", default=["12", "13"])
@@ -64,10 +64,7 @@ def _up(options: argparse.Namespace) -> None:
 
 
 def _molecule(options: argparse.Namespace) -> None:
-    if options.verb == "create":
-        molecule.create()
-    else:
-        molecule.destroy()
+    {"create": molecule.create, "restart": molecule.restart, "destroy": molecule.destroy}[options.verb]()
 
 
 def _down(options: argparse.Namespace) -> None:

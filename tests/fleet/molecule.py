@@ -30,6 +30,11 @@ def destroy() -> int:
     return hosts.down(_name())
 
 
+def restart() -> None:
+    """Restart the hosts of the scenario, as a reboot would."""
+    hosts.restart(_name())
+
+
 def fleet_name(scenario: str, project: str) -> str:
     """A name of its own for each scenario of each checkout, so that all can run at once."""
     checkout = hashlib.sha256(project.encode()).hexdigest()[:4]
