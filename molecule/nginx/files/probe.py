@@ -108,7 +108,9 @@ def names():
     )
     expect("port 80, unknown Host", refusal(lambda: Client("other.test", plain=True).ask()), "closed without an answer")
     expect(
-        "port 80, internal path", refusal(lambda: Client("other.test", plain=True).ask("/.slipway/edge")), "closed without an answer"
+        "port 80, internal path",
+        refusal(lambda: Client("other.test", plain=True).ask("/.slipway/edge")),
+        "closed without an answer",
     )
     for name in ("shop.test", "www.shop.test"):
         client = Client(name, plain=True)

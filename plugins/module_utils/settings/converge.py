@@ -329,6 +329,7 @@ class Converger:
             self._make_markers()
             disk.atomic_write(marker, json.dumps({str(path): effect for path, effect in effects.items()}) + "\n", 0o600)
         swapped: list[Change] = []
+        reached = left_over  # what the units have to be told of when the old bytes come back; a mere validation concerns none
         retired: list[tuple[str, str]] = []
         try:
             # Units that go are stopped only when everything else has been accepted.
@@ -343,6 +344,7 @@ class Converger:
             for change in leaving:
                 swapped.append(change)
                 put(change.path, change.after)
+            reached = effects
             if _strongest(effects.values()) != "none" and self._touches_units(outcome.changes):
                 self.runner.must(["systemctl", "daemon-reload"])
             if outcome.changed:
@@ -351,7 +353,7 @@ class Converger:
             if outcome.changed:
                 self._check(transaction)
         except Exception as error:
-            self._restore(transaction, swapped, retired, effects, marker)
+            self._restore(transaction, swapped, retired, reached, marker)
             where = ", ".join(str(c.path) for c in outcome.changes) or "no file"
             raise ConvergeError(f"{transaction.name}: {error}\nThe old state is back ({where}).") from error
         disk.remove(marker)

@@ -160,6 +160,13 @@ def test_failure_brings_the_old_bytes_back(tmp_path, host, run, failing, parts, 
     assert not list((tmp_path / "markers").iterdir())
 
 
+def test_failed_validation_does_not_disturb_the_running_unit(tmp_path, host, run):
+    host.failing["nginx -t"] = "bad directive"
+    with pytest.raises(c.ConvergeError):
+        run(files=(spec(tmp_path / "f", "x\n"),), validate=(("nginx", "-t"),))
+    assert host.verbs() == []
+
+
 def test_staged_validation_fails_before_anything_is_written(tmp_path, host, run):
     host.failing["visudo"] = "syntax error"
     with pytest.raises(c.ConvergeError, match="was not written"):
