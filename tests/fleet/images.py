@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +71,7 @@ def image_id(name: str) -> str:
 
 def recipe_hash(image: Image) -> str:
     """Changes whenever a rebuilt image would differ; mirrors are left out, they only deliver."""
-    parts = (RECIPE.read_text(), image.upstream, *FLEET, "|", *PREFETCHED)
+    parts = (RECIPE.read_text(), base_hash(image), *FLEET, "|", *PREFETCHED)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -120,27 +118,14 @@ def _bootstrap(image: Image, label: str, registry_error: str) -> None:
             f"{image.upstream} cannot be pulled ({registry_error}), and making it here needs root on a Debian machine "
             "and works for Debian only. Pull the image on a machine with a registry, or use another image."
         )
-    engine.install(debootstrap="debootstrap")
-    work = Path(tempfile.mkdtemp(prefix="slipway-base-"))
-    try:
-        with step(f"making {image.base} with debootstrap"):
-            include = f"--include={BOOTSTRAP_PACKAGES}"
-            # A mount namespace of its own: what debootstrap mounts in the tree ends with it, whatever happens.
-            argv = ["unshare", "-m", "debootstrap", "--variant=minbase", include, image.codename, str(work), found.main]
-            run(argv, timeout=1200)
-            (work / "etc/apt/sources.list").unlink(missing_ok=True)
-            (work / "etc/apt/sources.list.d/debian.sources").write_text(found.sources(image.codename))
-            _import(work, image.base, label)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _import(tree: Path, reference: str, label: str) -> None:
-    with subprocess.Popen(["tar", "-C", str(tree), "-c", "."], stdout=subprocess.PIPE) as tar:
-        argv = ["docker", "import", "--change", label, "--change", 'CMD ["/bin/bash"]', "-", reference]
-        imported = subprocess.run(argv, stdin=tar.stdout, capture_output=True, text=True)
-    if imported.returncode or tar.returncode:
-        raise FleetError(f"docker import of {reference} failed: {imported.stderr.strip()}")
+    engine.install(mmdebstrap="mmdebstrap")
+    with tempfile.TemporaryDirectory(prefix="slipway-base-") as work, step(f"making {image.base} from the Debian archive"):
+        sources, archive = Path(work) / "debian.sources", Path(work) / "base.tar"
+        sources.write_text(found.sources(image.codename))
+        # One pass of apt instead of debootstrap's two of dpkg: a third of the time, and security updates are in.
+        make = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={BOOTSTRAP_PACKAGES}", image.codename]
+        run(["env", f"TMPDIR={work}", *make, str(archive), str(sources)], timeout=1200)
+        run(["docker", "import", "--change", label, "--change", 'CMD ["/bin/bash"]', str(archive), image.base], timeout=300)
 
 
 def _make_host(image: Image) -> None:
@@ -161,5 +146,6 @@ def _make_host(image: Image) -> None:
         changes = [f"LABEL {RECIPE_LABEL}={recipe_hash(image)}", 'CMD ["/lib/systemd/systemd"]']
         commit = [item for change in changes for item in ("--change", change)]
         run(["docker", "commit", *commit, builder, image.host], timeout=300)
+        attempt(["docker", "image", "prune", "--force", "--filter", f"label={RECIPE_LABEL}"], timeout=120)
     finally:
         attempt(["docker", "rm", "--force", "--volumes", builder])

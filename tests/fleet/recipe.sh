@@ -29,17 +29,20 @@ import sys
 import apt
 import apt_pkg
 
+apt_pkg.config.set("APT::Install-Recommends", "1")
 cache = apt.Cache()
 wanted = set()
-for recommends in ("1", "0"):
-    apt_pkg.config.set("APT::Install-Recommends", recommends)
-    for name in os.environ["PREFETCHED"].split():
-        if name not in cache:
-            print("not in this release:", name, file=sys.stderr)
-            continue
-        cache[name].mark_install()
-        wanted.update(f"{package.name}={package.candidate.version}" for package in cache.get_changes())
-        cache.clear()
+for name in os.environ["PREFETCHED"].split():
+    if name not in cache:
+        print("not in this release:", name, file=sys.stderr)
+        continue
+    cache[name].mark_install()
+    changes = cache.get_changes()
+    wanted.update(f"{package.name}={package.candidate.version}" for package in changes)
+    # Taking the marks back one by one costs a tenth of cache.clear().
+    with cache.actiongroup():
+        for package in changes:
+            package.mark_keep()
 print("\n".join(sorted(wanted)))
 PYTHON
 xargs apt-get -q download </tmp/wanted
@@ -62,7 +65,38 @@ ExecStart=/usr/bin/ssh-keygen -A
 [Install]
 WantedBy=multi-user.target
 UNIT
-systemctl enable fleet-hostkeys.service ssh.service
+
+# Docker mounts these files over the host's own, and nothing can replace a mounted file as programs on servers do.
+# The first start makes them plain files, a later one uncovers them again.
+cat >/usr/local/lib/fleet-etc <<'SCRIPT'
+#!/bin/sh
+set -eu
+for file in hosts hostname resolv.conf; do
+    findmnt --noheadings "/etc/$file" >/dev/null || continue
+    cp "/etc/$file" "/run/fleet-etc.$file"
+    umount "/etc/$file"
+    [ -e /var/lib/fleet-etc ] || cat "/run/fleet-etc.$file" >"/etc/$file"
+    rm "/run/fleet-etc.$file"
+done
+touch /var/lib/fleet-etc
+cat /etc/hostname >/proc/sys/kernel/hostname
+SCRIPT
+chmod 0755 /usr/local/lib/fleet-etc
+cat >/etc/systemd/system/fleet-etc.service <<'UNIT'
+[Unit]
+Description=Make files that Docker mounted into plain ones
+DefaultDependencies=no
+After=systemd-remount-fs.service
+Before=sysinit.target
+
+[Service]
+Type=oneshot
+ExecStart=/usr/local/lib/fleet-etc
+
+[Install]
+WantedBy=sysinit.target
+UNIT
+systemctl enable fleet-etc.service fleet-hostkeys.service ssh.service
 
 # What cannot work in a container would leave the host "degraded".
 systemctl mask systemd-modules-load.service systemd-udevd.service systemd-udev-trigger.service \
