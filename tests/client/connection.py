@@ -93,7 +93,7 @@ class Connection:
         await self.writer.drain()
         response = await self.head()
         content = await self._body(response)
-        self.usable = response.headers.get("connection", "").lower() != "close" and not self.reader.at_eof()
+        self.usable = response.headers.get("connection", "").lower() != "close"
         return Response(response.status, response.headers, content)
 
     async def _body(self, response: Response) -> bytes:
