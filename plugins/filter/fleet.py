@@ -94,6 +94,17 @@ def slipway_app_directories(apps: Mapping[str, Any]) -> list[dict[str, str]]:
     return found
 
 
+def slipway_app_checks(apps: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What has to be true on a host of these apps, as checks for readback."""
+    found: list[dict[str, Any]] = [{"kind": "unit", "unit": "slipway-recover.service", "properties": {"UnitFileState": "enabled"}}]
+    for name, app in sorted(apps.items()):
+        found.append({"kind": "command", "argv": ["/usr/local/sbin/slipway", "status", name], "what": f"slipway status {name}"})
+        runtime = app.get("runtime")
+        if runtime:
+            found.append({"kind": "file", "path": runtime["env_file"], "mode": "0600", "owner": "root"})
+    return found
+
+
 class FilterModule:
     """Where Ansible finds the filters."""
 
@@ -108,5 +119,6 @@ class FilterModule:
             slipway_app_files,
             slipway_app_secret_files,
             slipway_app_directories,
+            slipway_app_checks,
         )
         return {function.__name__: function for function in functions}
