@@ -114,11 +114,29 @@ class Builder:
             values[name] = value
             if name not in host.overrides:
                 self.rows.append(Row(host.name, name, str(value), reason))
+        for app in self.inventory.apps if facts else ():
+            self._app_rows(app, host)
         merged = _override(values, host.overrides)
         self.rows += [Row(host.name, name, _short(value), "set in the inventory") for name, value in host.overrides.items()]
         if facts:
             self._check(host, facts, merged, docker)
         return merged
+
+    def _app_rows(self, app: App, host: Host) -> None:
+        processes = self.processes(app, host.name)
+        if not app.backends_on(host.name) or not processes:
+            return
+        size = self.sizes[host.name]
+        why = "declared" if app.processes else f"{self.facts[host.name].cores} cores and memory"
+        name = f"app {app.name}"
+        self.rows.append(Row(host.name, f"{name} processes", str(processes), why))
+        self.rows.append(Row(host.name, f"{name} threads", str(app.threads), "of each process"))
+        if app.database:
+            self.rows.append(
+                Row(host.name, f"{name} pool", app.env.get("DB_POOL", str(sizing.app_pool(app))), "threads + 1, of each process")
+            )
+        both = f"{sizing.instances(app, host.name)} instances, both slots"
+        self.rows.append(Row(host.name, f"{name} memory", f"{size.roles[name]} MB", both))
 
     def _reasoned(self, host: Host, variable: str, found: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
         declared = host.overrides.get(variable, {})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .model import App, Check, Facts, Host
-from .sizing import BACKLOGS, SUPERUSER_RESERVED, HostSize, app_pool, parallel_workers, pooler_descriptors, version
+from .sizing import SUPERUSER_RESERVED, HostSize, app_pool, backlogs, parallel_workers, pooler_descriptors, version
 
 SESSION_MB = 5  # own: a session's process before any sort; pgtune's 10 MiB is a bound, not a need
 RESTART_BUDGET = 30  # seconds a guarded restart may hold queries: PAUSE deadline, checkpoint, start
@@ -99,17 +99,18 @@ def _host_rules(subject: Subject) -> Iterable[Check]:
     )
     kernel = variables.get("kernel_sysctl", {})
     somaxconn = whole(kernel.get("net.core.somaxconn", 4096))
-    program = max(BACKLOGS, key=lambda name: BACKLOGS[name])
-    yield _check(
-        subject,
-        9,
-        "listen backlog <= somaxconn",
-        BACKLOGS[program] <= somaxconn,
-        f"{BACKLOGS[program]} asked by {program}",
-        str(somaxconn),
-        "kernel_sysctl net.core.somaxconn",
-        f"set at least {BACKLOGS[program]}",
-    )
+    asked = backlogs(subject.host, bool(subject.apps))
+    for program in sorted(asked, key=lambda name: asked[name])[-1:]:
+        yield _check(
+            subject,
+            9,
+            "listen backlog <= somaxconn",
+            asked[program] <= somaxconn,
+            f"{asked[program]} asked by {program}",
+            str(somaxconn),
+            "kernel_sysctl net.core.somaxconn",
+            f"set at least {asked[program]}",
+        )
     overcommit = whole(kernel.get("vm.overcommit_memory", 0))
     shared = [group for group in ("edge", "app", "worker", "redis") if subject.host.has(group)]
     if "vm.overcommit_memory" in kernel:

@@ -29,6 +29,16 @@ def docker_addresses(network: str) -> tuple[str, str]:
     return f"{first}.{second}.0.1/24", f"{first}.{second}.128.0/17"
 
 
+def container_networks(host: Host, network: str) -> list[str]:
+    """Networks of a host's containers: what the inventory sets, else the fleet's one."""
+    declared = [host.overrides.get(name) for name in ("docker_bip", "docker_address_pool")]
+    try:
+        found = [str(ipaddress.ip_network(str(text), strict=False)) for text in declared if text]
+    except ValueError:
+        found = []
+    return [network] if len(found) < len(declared) else found
+
+
 def local_only(app: App, inventory: Inventory) -> bool:
     """True when the only edge and the only app host are the same, so that instances need listen on loopback only."""
     edges = [host.name for host in inventory.group("edge")]
@@ -97,7 +107,7 @@ def clients(server: Host, inventory: Inventory, network: str) -> tuple[list[str]
                 if name != server.name:
                     target[inventory.host(name).address] = None
                 elif backend.runtime == "docker":
-                    target[network] = None
+                    target.update(dict.fromkeys(container_networks(server, network)))
     for entry in server.overrides.get("postgresql_hba", ()):
         address = str(entry.get("address", "")) if isinstance(entry, dict) else ""
         if address and not address.startswith(("127.", "::1")):

@@ -39,7 +39,8 @@ NUMBER_OVERRIDES = (
 )
 OTHER_OVERRIDES = ("docker_bip", "docker_address_pool", "ufw_ssh_ports")
 OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + OTHER_OVERRIDES
-HOST_VARIABLES = ("slipway_address", "ansible_host", "ansible_port", "ansible_user", *OVERRIDES)
+CHECKED_ONLY = ("nginx_listen_backlog",)  # not planned, but other values depend on them
+HOST_VARIABLES = ("slipway_address", "ansible_host", "ansible_port", "ansible_user", *OVERRIDES, *CHECKED_ONLY)
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,18 @@ def _host(name: str, raw: Raw, facts: Optional[Mapping[str, Facts]]) -> tuple[Ho
         else:
             read.fail("ansible_port", "is not a port number", "Write a number from 1 to 65535")
     overrides: dict[str, Any] = {}
-    for key in OVERRIDES:
+    for key in OVERRIDES + CHECKED_ONLY:
         value = variables.get(key)
         if value is None:
             continue
         wanted: Any = (
-            dict if key in DICT_OVERRIDES else list if key in LIST_OVERRIDES else int if key in NUMBER_OVERRIDES else object
+            dict
+            if key in DICT_OVERRIDES
+            else list
+            if key in LIST_OVERRIDES
+            else int
+            if key in NUMBER_OVERRIDES + CHECKED_ONLY
+            else object
         )
         if not isinstance(value, wanted) or isinstance(value, bool):
             read.fail(key, f"must be {shape.kind(wanted())}, but is {kind(value)}", "Correct its type")

@@ -13,7 +13,7 @@ RUBY_PROCESS_MB = 350  # own: resident size of one Ruby worker, unless `memory` 
 POSTGRESQL_LEAST_MB = 256  # own: below this PostgreSQL's parts do not fit together
 DIRECT_SESSIONS = 7  # own: migrations 2, monitoring 2, backup 2, administrator 1
 SUPERUSER_RESERVED = 3  # PostgreSQL's default
-BACKLOGS = {"nginx": 4096, "puma": 1024, "pgbouncer": 128}  # what each program asks of listen(2)
+NGINX_BACKLOG = 4096  # role nginx's default
 USUAL_NOFILE = 65536
 
 
@@ -258,13 +258,25 @@ def postgresql_settings(size: HostSize, facts: Facts, active: int, connections: 
     return found
 
 
+def backlogs(host: Host, apps: bool) -> dict[str, int]:
+    """What the programs of a host ask of listen(2). Sources: role nginx, Puma's and pgbouncer's defaults."""
+    asked = {}
+    if host.has("edge"):
+        asked["nginx"] = int(host.overrides.get("nginx_listen_backlog", NGINX_BACKLOG))
+    if apps:
+        asked["puma"] = 1024
+    if host.has("database"):
+        asked["pgbouncer"] = 128
+    return asked
+
+
 def kernel_sysctl(host: Host, facts: Facts, docker: bool) -> dict[str, tuple[Any, str]]:
     """Kernel settings as key to (value, reason). A container can only set its own network's keys, so others are left out there.
 
     somaxconn = max(4096, all listen backlogs), tcp_max_syn_backlog not below it: kernel documentation. vm.*: PostgreSQL
     documentation on kernel resources and autobase, on dedicated database hosts only.
     """
-    backlog = max(4096, *BACKLOGS.values())
+    backlog = max([4096, *backlogs(host, docker).values()])
     found: dict[str, tuple[Any, str]] = {
         "net.core.somaxconn": (backlog, "listen backlogs of nginx, Puma, pgbouncer"),
         "net.ipv4.tcp_max_syn_backlog": (backlog, "not below somaxconn"),

@@ -69,7 +69,7 @@ def test_the_seeds_own_numbers_on_its_own_minimum_are_refused() -> None:
         ("db1", {"pgbouncer_databases": [{"name": "spotik_production", "max_db_connections": 10000}]}, 5),
         ("db1", {"pgbouncer_settings": {"max_client_conn": 40}}, 6),
         ("db1", {"pgbouncer_settings": {"max_client_conn": 5000}, "pgbouncer_nofile": 4096}, 8),
-        ("db1", {"kernel_sysctl": {"net.core.somaxconn": 128}}, 9),
+        ("web1", {"kernel_sysctl": {"net.core.somaxconn": 128}}, 9),
         ("web1", {"nginx_nofile": 1024}, 8),
         ("web1", {"kernel_nofile": 1048576}, 8),
         ("db1", {"pgbouncer_settings": {"query_wait_timeout": 5}}, 10),
