@@ -16,4 +16,5 @@ issue root "Test root" "basicConstraints=critical,CA:TRUE"
 issue middle "Test intermediate" "basicConstraints=critical,CA:TRUE" root
 issue leaf legacy.test "subjectAltName=DNS:legacy.test" middle
 cp leaf.key privkey.pem
+cat leaf.pem root.pem >disorder.pem
 cat leaf.pem middle.pem >fullchain.pem
