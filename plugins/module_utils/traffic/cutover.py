@@ -196,6 +196,9 @@ class Cutover:
             )
         adopt = bool(request.release) and here is None
         if adopt and write:
+            proof = moves.verify(self.host, self.app, request.to, request.release)
+            if not proof.ok:
+                raise SlipwayError(f"{self.app.name} does not serve {request.release} from {request.to}: through nginx, {proof.detail}.")
             releases = {**known.releases, request.to: str(request.release)}
             self.records.save_traffic(
                 Traffic(request.to, known.previous, releases, known.txn, known.since or self.host.clock.now())
