@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 from ..host.clock import Clock
 from ..host.runner import Result, Runner
@@ -57,11 +56,10 @@ class Timer:
         """Stop the timer; nothing happens when there is none. Never stops the command once it runs."""
         self.runner.run(["systemctl", "stop", f"{self.unit}.timer"], timeout=15)
 
-    def armed(self) -> bool:
-        """True while the timer waits."""
-        return self.state() == "active"
+    def cancel(self) -> None:
+        """Stop the timer, and the command too when it runs already. Not to be called by that command."""
+        self.runner.run(["systemctl", "stop", f"{self.unit}.timer", f"{self.unit}.service"], timeout=30)
 
-    def state(self) -> Optional[str]:
-        """The ActiveState of the timer, or None where systemd does not answer."""
-        shown = self.runner.run(["systemctl", "show", "--property=ActiveState", "--value", f"{self.unit}.timer"], timeout=15)
-        return shown.out.strip() if shown.ok else None
+    def armed(self) -> bool:
+        """True while the timer waits or its command runs."""
+        return self.runner.run(["systemctl", "is-active", "--quiet", f"{self.unit}.timer", f"{self.unit}.service"], timeout=15).ok

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     recover.add_argument("--deadline", action="store_true", help="the time to confirm is over (the dead man calls this)")
     confirm = command("confirm", "Make the switch that waits for confirmation final.")
     confirm.add_argument("--txn", metavar="ID", help="only this transaction")
-    retire = command("retire", "Stop a standby slot whose time is over.")
+    retire = command("retire", "Stop a standby slot when its time is over and nobody uses it.")
     retire.add_argument("slot", metavar="SLOT")
     history = command("history", "Show what happened.")
     history.add_argument("--limit", type=int, default=20, metavar="N", help="at most N entries")
@@ -164,9 +164,18 @@ def _confirm(options: argparse.Namespace, host: Host) -> int:
 
 
 def _retire(options: argparse.Namespace, host: Host) -> int:
-    from .slots import Slots
+    from .slots import ASK_AGAIN, Slots
 
-    text = Slots(host, host.app(options.app)).retire(options.slot)
+    slots = Slots(host, host.app(options.app))
+    while True:
+        try:
+            text, again = slots.retire(options.slot)
+        except Busy as error:
+            text, again = str(error), ASK_AGAIN
+        if again is None:
+            break
+        print(f"{options.app}: {text}.", file=sys.stderr)
+        host.clock.sleep(again)
     return _say(options, {"app": options.app, "slot": options.slot, "message": text}, f"{options.app}: {text}.")
 
 

@@ -48,7 +48,11 @@ class Traffic:
 
 @dataclass(frozen=True)
 class SlotState:
-    """What an app host knows of one slot. `fingerprint` changes with anything that needs a new start."""
+    """What an app host knows of one slot.
+
+    `fingerprint` changes with anything that needs a new start. A standby slot is stopped at `retire_at` (seconds since the
+    epoch) when nobody was connected to it for the last `window` seconds; `quiet_from` is since when nobody was.
+    """
 
     slot: str
     state: str
@@ -57,6 +61,8 @@ class SlotState:
     fingerprint: Optional[str] = None
     started: Optional[float] = None
     retire_at: Optional[float] = None
+    window: float = 0.0
+    quiet_from: Optional[float] = None
 
 
 class Records:
@@ -91,7 +97,7 @@ class Records:
         if document is None:
             return None
         known = {item.name: document.get(item.name) for item in fields(SlotState)}
-        return SlotState(**{**known, "slot": slot, "state": str(document.get("state"))})  # type: ignore[arg-type]
+        return SlotState(**{**known, "slot": slot, "state": str(document.get("state")), "window": document.get("window") or 0.0})  # type: ignore[arg-type]
 
     def slots(self) -> dict[str, SlotState]:
         """All slots of this host that ever ran."""

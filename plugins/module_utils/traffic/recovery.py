@@ -111,6 +111,6 @@ def rearm_retirements(host: Host, app: App) -> list[str]:
     armed = []
     for slot, state in host.records(app.name).slots().items():
         if state.state == "standby" and state.retire_at is not None and not host.retire_timer(app.name, slot).armed():
-            host.arm_retire(app.name, slot, max(state.retire_at - host.clock.now(), 1.0))
+            host.arm_retire(app.name, slot, max(state.retire_at - state.window - host.clock.now(), 1.0))
             armed.append(slot)
     return armed

@@ -20,7 +20,8 @@ from .host import Host
 from .records import SlotState, check_release
 from .units import ExternalDriver, UnitDriver
 
-POSTPONE = 60.0
+QUIET = 300.0
+ASK_AGAIN = 30.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Slots:
         if not write:
             return result
         exact = driver.prepare(artifact)
-        self.host.retire_timer(self.app.name, slot.name).disarm()
+        self.host.retire_timer(self.app.name, slot.name).cancel()
         self.records.save_slot(SlotState(slot.name, "stopped"))
         report = self._prove(slot, driver, artifact)
         for place in driver.places:
@@ -137,7 +138,7 @@ class Slots:
     def _unchanged(self, slot: Slot, known: SlotState, write: bool) -> dict[str, object]:
         state = "active" if known.state == "active" else "staged"
         if write and known.state != state:
-            self.host.retire_timer(self.app.name, slot.name).disarm()
+            self.host.retire_timer(self.app.name, slot.name).cancel()
             self.records.save_slot(replace(known, state=state, retire_at=None))
         return {**self._result(slot, state, known.release), "changed": known.state != state, "outdated": False}
 
@@ -200,7 +201,7 @@ class Slots:
         others = [state for name, state in known.items() if name != slot.name and state.state == "active"]
         changed = mine.state != "active" or bool(others)
         if write and changed:
-            self.host.retire_timer(self.app.name, slot.name).disarm()
+            self.host.retire_timer(self.app.name, slot.name).cancel()
             self.records.save_slot(replace(mine, state="active", retire_at=None))
             for state in others:
                 self.records.save_slot(replace(state, state="standby"))
@@ -217,8 +218,10 @@ class Slots:
         changed = known.state != "standby" or known.retire_at is None
         retire_at = self.host.clock.now() + after
         if write and changed:
-            self.records.save_slot(replace(known, state="standby", retire_at=retire_at))
-            self.host.arm_retire(self.app.name, slot.name, after)
+            window = min(QUIET, after / 2)
+            self.host.retire_timer(self.app.name, slot.name).cancel()
+            self.records.save_slot(replace(known, state="standby", retire_at=retire_at, window=window, quiet_from=None))
+            self.host.arm_retire(self.app.name, slot.name, after - window)
         return {
             **self._result(slot, "standby", known.release),
             "changed": changed,
@@ -236,15 +239,15 @@ class Slots:
         if write and changed:
             with self.host.lock(self.app.name).held(f"{request.owner} stopping slot {slot.name} of {self.app.name}"):
                 self.host.leases(self.app.name).check(request.txn)
+                self.host.retire_timer(self.app.name, slot.name).cancel()
                 self._stop(slot, driver, request.owner)
         return {**self._result(slot, "stopped", None), "changed": changed}
 
     def _stop(self, slot: Slot, driver: Driver, owner: str) -> None:
-        self.host.retire_timer(self.app.name, slot.name).disarm()
         for place in driver.places:
             place.stop()
         known = self.records.slot(slot.name) or SlotState(slot.name, "stopped")
-        self.records.save_slot(replace(known, state="stopped", fingerprint=None, retire_at=None))
+        self.records.save_slot(replace(known, state="stopped", fingerprint=None, retire_at=None, quiet_from=None))
         self.records.remember("stopped", slot=slot.name, release=known.release, owner=owner)
 
     def _refuse_active(self, slot: Slot, request: Request) -> None:
@@ -254,41 +257,42 @@ class Slots:
                 f"slot {slot.name} of {self.app.name} has the traffic on {self.app.host}: it is not stopped. "
                 "Move the traffic first."
             )
-        tx = self.host.journal(self.app).pending() if self.app.edge else None
-        if tx is not None and slot.name in (tx.source, tx.target):
+        if self._takes_part(slot.name):
             raise SlipwayError(
-                f"slot {slot.name} of {self.app.name} takes part in transaction {tx.txn}, which is not confirmed yet. "
+                f"slot {slot.name} of {self.app.name} takes part in a transaction that is not confirmed yet. "
                 f"Confirm it or roll it back first: slipway confirm {self.app.name}."
             )
 
-    def retire(self, name: str) -> str:
-        """What the timer calls: stop a standby slot, unless it turns out to be in use. Says what it did."""
-        slot = self.app.slot(name)
+    def retire(self, name: str) -> tuple[str, Optional[float]]:
+        """One step towards stopping a standby slot: what was done, and in how many seconds to ask again, or None.
+
+        An edge elsewhere may have gone back to this slot without telling this host, so the slot is watched: it is stopped
+        when its time is over and nobody was connected for a while. nginx keeps idle connections for a minute, so looking
+        twice a minute sees every request.
+        """
+        slot, now = self.app.slot(name), self.host.clock.now()
         with self.host.lock(self.app.name).held(f"retiring slot {name} of {self.app.name}", wait=2.0):
             known = self.records.slot(name)
             if known is None or known.state != "standby" or known.retire_at is None:
-                return f"slot {name} is {known.state if known else 'unused'}, not standby: left alone"
-            left = known.retire_at - self.host.clock.now()
-            if left > 1.0:
-                self.host.arm_retire(self.app.name, name, left)
-                return f"slot {name} stays for another {left:.0f} s"
+                return f"slot {name} is {known.state if known else 'unused'}, not standby: left alone", None
+            if self.app.edge and self.host.flags(self.app).active() == name:
+                self.records.save_slot(replace(known, state="active", retire_at=None))
+                return f"slot {name} has the traffic again: left alone", None
             driver = self.driver(slot)
-            why = self._in_use(slot, driver)
-            if why is not None:
-                self.records.save_slot(replace(known, retire_at=self.host.clock.now() + POSTPONE))
-                self.host.arm_retire(self.app.name, name, POSTPONE)
-                return f"slot {name} is still in use ({why}): asked again in {POSTPONE:g} s"
-            self._stop(slot, driver, "retirement")
-            return f"slot {name} stopped"
+            count = sum(place.connections() for place in driver.places)
+            quiet_from = None if count or self._takes_part(name) else known.quiet_from or now
+            due = max(known.retire_at, (quiet_from or now) + known.window)
+            if quiet_from is not None and now >= due - 0.5:
+                self._stop(slot, driver, "retirement")
+                return f"slot {name} stopped", None
+            if quiet_from != known.quiet_from:
+                self.records.save_slot(replace(known, quiet_from=quiet_from))
+            text = f"slot {name} has {count} connections" if count else f"slot {name} is stopped in {due - now:.0f} s"
+            return text, max(min(due - now, ASK_AGAIN, max(known.window / 2, 1.0)), 1.0)
 
-    def _in_use(self, slot: Slot, driver: Driver) -> Optional[str]:
-        """An edge elsewhere may have gone back to this slot without telling this host: then it has connections."""
-        try:
-            self._refuse_active(slot, Request(slot.name))
-        except SlipwayError as error:
-            return str(error)
-        count = sum(place.connections() for place in driver.places)
-        return f"{count} connections" if count else None
+    def _takes_part(self, name: str) -> bool:
+        tx = self.host.journal(self.app).pending() if self.app.edge else None
+        return tx is not None and name in (tx.source, tx.target)
 
 
 def processes(host: Host, app: App, slot: Slot) -> list[Process]:

@@ -95,7 +95,7 @@ def lines(data: dict[str, object]) -> list[str]:
         marker = ">" if slot["active"] else " "
         parts = [slot["release"] or "-", slot["state"]]
         if slot["retire_in"] is not None:
-            parts.append(f"stops in {slot['retire_in']} s")
+            parts.append(f"stops in {slot['retire_in']} s" if slot["retire_in"] > 0 else "stops when nobody uses it")
         parts.extend(f"{item['name']} {item['state']}" for item in slot["instances"])
         text.append(f" {marker} {name:<10} " + "  ".join(str(part) for part in parts))
     waiting = data["transaction"]

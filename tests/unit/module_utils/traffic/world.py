@@ -152,8 +152,8 @@ class FakeRunner(Runner):
             self.timers[unit] = (self.clock.passed + float(seconds.rstrip("s")), command)
         if argv[:2] == ["systemctl", "stop"] and argv[2].endswith(".timer"):
             self.timers.pop(argv[2][: -len(".timer")], None)
-        if argv[:2] == ["systemctl", "show"] and argv[-1].endswith(".timer"):
-            return Result(0, "active" if argv[-1][: -len(".timer")] in self.timers else "inactive", "")
+        if argv[:2] == ["systemctl", "is-active"]:
+            return Result(0 if argv[-1][: -len(".service")] in self.timers else 3, "", "")
         return Result(0, "", "")
 
 
