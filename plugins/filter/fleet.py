@@ -43,7 +43,7 @@ def slipway_choice(results: Mapping[str, Any], app: str, release: str, hosts: Se
         fleet.missing_hosts(app, dict.fromkeys(hosts), reports)
         return fleet.choose(app, release, reports).as_dict()
     except SlipwayError as error:
-        raise AnsibleFilterError(str(error)) from error
+        return {"problem": str(error)}
 
 
 def slipway_choice_back(results: Mapping[str, Any], app: str, to: str = "") -> dict[str, object]:
@@ -51,7 +51,7 @@ def slipway_choice_back(results: Mapping[str, Any], app: str, to: str = "") -> d
     try:
         return fleet.choose_back(app, to, _reports(results, app)).as_dict()
     except SlipwayError as error:
-        raise AnsibleFilterError(str(error)) from error
+        return {"problem": str(error)}
 
 
 def slipway_app_files(apps: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -117,7 +117,7 @@ def parse_live(line: str) -> Live:
 
 
 class Cluster:
-    """One cluster as Debian's tools lay it out; `etc` and `meminfo` are replaced by tests."""
+    """One cluster as Debian's tools lay it out; `etc`, `meminfo` and `owner` are replaced by tests."""
 
     def __init__(
         self,
@@ -126,12 +126,14 @@ class Cluster:
         clock: Optional[Clock] = None,
         etc: Path = Path("/etc/postgresql"),
         meminfo: Path = Path("/proc/meminfo"),
+        owner: str = "postgres",
     ) -> None:
         self.runner = runner
         self.clock = clock or Clock()
         self.version = version
         self.etc = etc / version / "main"
         self.meminfo = meminfo
+        self.owner = owner
         self.library = Path("/usr/lib/postgresql") / version
         self.unit = f"postgresql@{version}-main.service"
         self.log = Path(f"/var/log/postgresql/postgresql-{version}-main.log")
@@ -216,9 +218,9 @@ class Cluster:
         return any(path.stat().st_mtime > live.loaded for path in files if path.exists())
 
     def _write(self, path: Path, text: str) -> None:
-        postgres = pwd.getpwnam("postgres")
+        owner = pwd.getpwnam(self.owner)
         mode = 0o644 if path.suffix == ".conf" and path.parent.name == "conf.d" else 0o640
-        disk.atomic_write(path, text, mode, postgres.pw_uid, postgres.pw_gid)
+        disk.atomic_write(path, text, mode, owner.pw_uid, owner.pw_gid)
 
     def _try(self, wanted: Wanted) -> None:
         """Have the server's binary read the whole new configuration and map its memory, in a scratch directory."""
@@ -235,7 +237,7 @@ class Cluster:
                 (scratch / name).mkdir()
             scratch.chmod(0o700)
             for path in (scratch, *scratch.rglob("*")):
-                shutil.chown(path, "postgres", "postgres")
+                shutil.chown(path, self.owner, pwd.getpwnam(self.owner).pw_gid)
             argv = ["runuser", "-u", "postgres", "--", str(self.library / "bin" / "postgres"), "--check", "-D", str(scratch)]
             argv += ["-c", f"config_file={scratch}/postgresql.conf", "-c", f"data_directory={scratch}"]
             if (disk.read_text(Path("/proc/sys/vm/overcommit_memory")) or "").strip() == "2":

@@ -18,13 +18,14 @@ Reports = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Choice:
-    """Where a release goes. `first` when nothing runs yet, `unchanged` when it is there already."""
+    """Where a release goes. `first` when nothing runs yet, `unchanged` when it is there already, `problem` why it goes nowhere."""
 
     active: str
     target: str
     release_now: Optional[str]
     first: bool
     unchanged: bool
+    problem: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """For a playbook."""
