@@ -153,3 +153,22 @@ def test_limit_of_children(proc):
     assert read(proc, check, **answers) == []
     assert "process 42" in read(proc, {**check, "value": "2048"}, **answers)[0]
     assert "none runs" in read(proc, check, systemctl=Result(0, "7\n", ""), pgrep=Result(1, "", ""))[0]
+
+
+class Echo(Runner):
+    def run(self, argv, data=None, timeout=600.0, env=None):
+        return Result(0, data or "", "")
+
+
+def test_a_table_is_compared_cell_by_cell(proc):
+    declared = {"pool_mode": "transaction", "max_client_conn": "100", "empty": "", "gone": "1"}
+    check = {
+        "kind": "command",
+        "argv": ["console"],
+        "input": "key|value|default\npool_mode|session|session\nmax_client_conn|100.0|100\nempty||\n",
+        "table": {name: {"value": value} for name, value in declared.items()},
+    }
+    found = [str(mismatch) for mismatch in Reader(Echo(), proc).read([check])]
+    assert len(found) == 2
+    assert found[0].startswith("console: pool_mode value: declared transaction, effective session.")
+    assert found[1].startswith("console: gone value: declared 1, effective no such row.")

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A server in miniature: it reads the files it is given, and dies of some."""
+
+from __future__ import annotations
+
+import getpass
+import json
+
+import pytest
+from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
+from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
+from ansible_collections.slipway.server.plugins.module_utils.settings import postgresql as conf
+from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql_cluster import Cluster, ClusterError, Wanted
+
+PARAMETERS = [
+    ["max_connections", "integer", "postmaster", None, "1", "262143", None],
+    ["work_mem", "integer", "user", "kB", "64", "2147483647", None],
+    ["listen_addresses", "string", "postmaster", None, None, None, None],
+    ["port", "integer", "postmaster", None, "1", "65535", None],
+]
+
+
+class Patient(Clock):
+    """Time that passes only by sleeping."""
+
+    seconds = 0.0
+
+    def monotonic(self):
+        return self.seconds
+
+    def sleep(self, seconds):
+        self.seconds += max(seconds, 0.01)
+
+
+class Server(Runner):
+    """Runs psql, systemctl and the server's binary against the folder `etc`."""
+
+    def __init__(self, etc, data):
+        self.etc, self.data = etc, data
+        self.running, self.loaded, self.calls = False, 10.0, []
+        self.effective: dict[str, str] = {}
+        self.refuses = self.dies = self.hangs = False
+
+    @property
+    def drop_in(self):
+        path = self.etc / "conf.d" / conf.DROP_IN
+        lines = path.read_text().splitlines() if path.exists() else []
+        return dict(line.replace("'", "").split(" = ") for line in lines if not line.startswith("#"))
+
+    def start(self):
+        self.running = not (self.dies and self.drop_in.get("max_connections") == "666")
+        if self.running:
+            self.effective = self.drop_in
+            (self.data / "postmaster.pid").write_text("1\n\n\n5432\n")
+        else:
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def run(self, argv, data=None, timeout=600.0, env=None):
+        if "--check" in argv:
+            self.calls.append("check")
+            return Result(1, "", "FATAL: no memory") if self.refuses else Result(0, "", "")
+        if argv[0] == "systemctl":
+            if argv[1] in ("start", "restart"):
+                self.calls.append(argv[1])
+                self.start()
+            return Result(0 if self.running else 3, "", "")
+        if "pg_reload_conf" in data:
+            self.calls.append("reload")
+            self.loaded += 0 if self.hangs else 1e12
+            self.effective["work_mem"] = self.drop_in.get("work_mem", "")
+            return Result(0, "", "")
+        return Result(0, json.dumps(self.answer()), "") if self.running else Result(2, "", "no server")
+
+    def answer(self):
+        now = self.drop_in
+        pending = sorted(name for name in now if name != "work_mem" and now[name] != self.effective.get(name))
+        error = "bad" in (self.etc / "pg_hba.conf").read_text()
+        return {
+            "parameters": PARAMETERS,
+            "pending": pending,
+            "lines": [[f"{self.etc}/conf.d/{conf.DROP_IN}", name, True, None] for name in now]
+            + [["/var/lib/x/postgresql.auto.conf", "work_mem", True, None]],
+            "hba_errors": ["line 1: bad"] if error else None,
+            "loaded": self.loaded,
+            "checksums": True,
+            "version": "15.1",
+        }
+
+
+@pytest.fixture
+def world(tmp_path):
+    etc, data = tmp_path / "etc" / "15" / "main", tmp_path / "data"
+    (etc / "conf.d").mkdir(parents=True)
+    data.mkdir()
+    (etc / "postgresql.conf").write_text(f"data_directory = '{data}'\n")
+    for name in ("pg_hba.conf", "pg_ident.conf"):
+        (etc / name).write_text("old\n")
+    server = Server(etc, data)
+    server.start()
+    (tmp_path / "meminfo").write_text("MemTotal:       8000000 kB\n")
+    cluster = Cluster(server, "15", Patient(), tmp_path / "etc", tmp_path / "meminfo", getpass.getuser())
+    return cluster, server
+
+
+def wanted(restart="now", hba="hba\n", **settings):
+    return Wanted({"max_connections": "40", "work_mem": "6MB", **settings}, hba, "ident\n", restart)
+
+
+def contents(server):
+    return {path.name: path.read_text() for path in sorted(server.etc.rglob("*.conf"))}
+
+
+def test_first_run_makes_everything_effective_and_the_second_changes_nothing(world):
+    cluster, server = world
+    done = cluster.ensure(wanted())
+    assert (done.changed, done.reloaded, done.restarted, done.pending) == (True, True, True, ())
+    assert server.effective["max_connections"] == "40"
+    assert server.calls == ["check", "reload", "restart"]
+    assert not cluster.ensure(wanted()).changed
+    assert server.calls == ["check", "reload", "restart"]
+
+
+def test_no_restart_for_what_a_reload_can_take(world):
+    cluster, server = world
+    cluster.ensure(wanted())
+    done = cluster.ensure(wanted(work_mem="7MB"))
+    assert (done.reloaded, done.restarted) == (True, False)
+    assert server.effective["work_mem"] == "7MB"
+
+
+def test_unchanged_while_a_restart_is_pending(world):
+    cluster, _server = world
+    first, second = cluster.ensure(wanted("never")), cluster.ensure(wanted("never"))
+    assert (first.changed, second.changed) == (True, False)
+    assert second.pending == ("max_connections",)
+    third = cluster.ensure(wanted("now"))
+    assert (third.changed, third.restarted, third.pending) == (True, True, ())
+
+
+def test_shadowed_settings_are_told(world):
+    cluster, _server = world
+    assert cluster.ensure(wanted()).shadowed == {"work_mem": "/var/lib/x/postgresql.auto.conf"}
+
+
+def test_a_file_younger_than_the_last_load_is_loaded(world):
+    cluster, server = world
+    cluster.ensure(wanted())
+    server.loaded = 0.0
+    assert cluster.ensure(wanted(), check_mode=True).changed
+    done = cluster.ensure(wanted())
+    assert (done.changes, done.reloaded) == ([], True)
+
+
+def test_values_are_refused_before_anything_is_written(world):
+    cluster, server = world
+    before = contents(server)
+    with pytest.raises(ClusterError, match=r"nothing was changed; 2 setting(.|\n)*max_connections(.|\n)*wal_keep_size"):
+        cluster.ensure(wanted(max_connections="0", wal_keep_segments="3"))
+    assert contents(server) == before
+    assert server.calls == []
+
+
+def test_the_binary_refuses_before_anything_is_written(world):
+    cluster, server = world
+    before, server.refuses = contents(server), True
+    with pytest.raises(ClusterError, match=r"nothing was changed; PostgreSQL 15 refuses(.|\n)*no memory"):
+        cluster.ensure(wanted())
+    assert contents(server) == before
+    assert list(server.data.parent.glob(".slipway-*")) == []
+
+
+def test_a_server_that_dies_of_the_change_comes_back_with_the_old_bytes(world):
+    cluster, server = world
+    cluster.ensure(wanted())
+    before, server.dies = contents(server), True
+    with pytest.raises(ClusterError, match=r"does not answer(.|\n)*old files are back; the server answers"):
+        cluster.ensure(wanted(max_connections="666"))
+    assert contents(server) == before
+    assert server.running
+    assert server.effective["max_connections"] == "40"
+
+
+def test_rules_that_the_server_finds_wrong_are_taken_back(world):
+    cluster, server = world
+    cluster.ensure(wanted())
+    before = contents(server)
+    with pytest.raises(ClusterError, match=r"pg_hba.conf: line 1(.|\n)*the server answers"):
+        cluster.ensure(wanted(hba="bad\n"))
+    assert contents(server) == before
+
+
+def test_a_reload_that_never_comes_is_a_failure(world):
+    cluster, server = world
+    cluster.ensure(wanted())
+    before, server.hangs = contents(server), True
+    with pytest.raises(ClusterError, match="did not load its files"):
+        cluster.ensure(wanted(work_mem="9MB"))
+    assert contents(server) == before
+
+
+def test_a_stopped_server_is_started(world):
+    cluster, server = world
+    cluster.ensure(wanted())
+    server.running = False
+    (server.data / "postmaster.pid").unlink()
+    assert cluster.ensure(wanted(), check_mode=True).started
+    assert not server.running
+    assert cluster.ensure(wanted()).started
+    assert server.running
+
+
+def test_check_mode_without_a_cluster(tmp_path):
+    cluster = Cluster(Runner(), "15", Patient(), tmp_path)
+    assert len(cluster.ensure(wanted(), check_mode=True).changes) == 3
+    with pytest.raises(ClusterError, match="install the package postgresql-15"):
+        cluster.ensure(wanted())
