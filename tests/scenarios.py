@@ -177,7 +177,7 @@ def _run(name: str, running: Running) -> Outcome:
             handle.flush()
         finally:
             running.finish(name)
-    if code:
+    if process.returncode < 0:  # ended from outside: Molecule had no chance to clean up itself
         with log.with_suffix(".destroy.log").open("wb") as handle:
             _molecule("destroy", name, handle).wait(timeout=LIMIT)
     return Outcome(name, code == 0, time.monotonic() - start, log)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.fleet import engine, mirrors
 from tests.fleet.packages import FLEET, PREFETCHED
-from tests.fleet.shell import FleetError, attempt, lock, run, step
+from tests.fleet.shell import FleetError, attempt, lock, run, say, step
 
 CODENAMES = {"12": "bookworm", "13": "trixie"}
 UBUNTU = ("22.04", "24.04")
@@ -99,8 +99,8 @@ def _make_base(image: Image) -> None:
     """Take the base from a registry where one answers, else make it from the machine's own Debian mirror."""
     label = f"LABEL {RECIPE_LABEL}={base_hash(image)}"
     if attempt(["docker", "image", "inspect", image.upstream]).returncode:
-        with step(f"pulling {image.upstream}"):
-            pulled = attempt(["docker", "pull", "--quiet", image.upstream], timeout=PULL_TIMEOUT)
+        say(f"  → pulling {image.upstream}")
+        pulled = attempt(["docker", "pull", "--quiet", image.upstream], timeout=PULL_TIMEOUT)
         if pulled.returncode:
             _bootstrap(image, label, pulled.stderr.strip())
             return
@@ -118,6 +118,7 @@ def _bootstrap(image: Image, label: str, registry_error: str) -> None:
             f"{image.upstream} cannot be pulled ({registry_error}), and making it here needs root on a Debian machine "
             "and works for Debian only. Pull the image on a machine with a registry, or use another image."
         )
+    say(f"  → no registry delivers {image.upstream}: using this machine's Debian mirror")
     engine.install(mmdebstrap="mmdebstrap")
     with tempfile.TemporaryDirectory(prefix="slipway-base-") as work, step(f"making {image.base} from the Debian archive"):
         sources, archive = Path(work) / "debian.sources", Path(work) / "base.tar"
