@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.slipway.server.plugins.module_utils.plan import parse_app
 from ansible_collections.slipway.server.plugins.module_utils.plan.parse import Raw, parse
 from ansible_collections.slipway.server.plugins.module_utils.plan.placeholders import Undefined, is_placeholder
 
@@ -268,3 +269,9 @@ def test_the_shipped_starting_point_is_refused_with_every_placeholder() -> None:
     placeholders = [problem for problem in found if "placeholder" in problem.what]
     assert len({problem.key for problem in placeholders}) == wanted - 1  # two hosts, one key: ansible_host
     assert not any("changeme" in problem.line() or "your-" in problem.line() for problem in found)
+
+
+def test_every_key_is_documented() -> None:
+    text = (PROD.parents[1] / "docs/inventory.md").read_text()
+    keys = {*parse_app.APP_KEYS, *parse_app.BACKEND_KEYS, *parse_app.HEALTH_KEYS, *parse_app.DATABASE_KEYS}
+    assert {key for key in keys if f"`{key}`" not in text} == set()
