@@ -65,8 +65,8 @@ def moves(host: str, app: str) -> list[dict[str, Any]]:
             begun[entry["txn"]] = entry
         elif (entry["phase"], entry["step"]) == ("done", "switch"):
             begin = begun[entry["txn"]]
-            at = entry["at"] - entry["durable_ms"] / 1000
-            found.append({**{key: begin.get(key) for key in ("kind", "release")}, "at": at, "switch_ms": entry["switch_ms"]})
+            times = {"at": entry["at"] - entry["durable_ms"] / 1000, "done": entry["at"], "switch_ms": entry["switch_ms"]}
+            found.append({**{key: begin.get(key) for key in ("kind", "release")}, **times})
     return found
 
 
@@ -87,7 +87,7 @@ def main() -> int:
 
 def show(log: Path, took: dict[str, float], moved: list[dict[str, Any]]) -> int:
     """Print the table; 1 when a request failed or a WebSocket was cut."""
-    switches = [report.Switch(move["at"], move["release"], move["kind"]) for move in moved]
+    switches = [report.Switch(move["at"], move["release"], move["kind"], move["done"]) for move in moved]
     figures = report.summarise(records.load(log), switches, window=3.0)
     say("")
     print(report.text(figures))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -66,10 +67,7 @@ def down(name: str) -> int:
         networks = run(["docker", "network", "ls", "--quiet", "--filter", f"label={LABEL}={name}"]).split()
         if networks:
             run(["docker", "network", "rm", *networks])
-        for file in ("known_hosts", "hosts.yml"):
-            (STATE / name / file).unlink(missing_ok=True)
-        if (STATE / name).is_dir():
-            (STATE / name).rmdir()
+        shutil.rmtree(STATE / name, ignore_errors=True)
         return len(found)
 
 
