@@ -198,7 +198,9 @@ class Cutover:
         if adopt and write:
             proof = moves.verify(self.host, self.app, request.to, request.release)
             if not proof.ok:
-                raise SlipwayError(f"{self.app.name} does not serve {request.release} from {request.to}: through nginx, {proof.detail}.")
+                raise SlipwayError(
+                    f"{self.app.name} does not serve {request.release} from {request.to}: through nginx, {proof.detail}."
+                )
             releases = {**known.releases, request.to: str(request.release)}
             self.records.save_traffic(
                 Traffic(request.to, known.previous, releases, known.txn, known.since or self.host.clock.now())
@@ -319,26 +321,30 @@ class Cutover:
     def _mine(self, tx: Transaction, moved: bool) -> None:
         """Raises SlipwayError when somebody, on purpose or by deadline, ended this transaction meanwhile."""
         now = moves.current(self.host, self.app, tx.txn)
-        active = self.flags.active()
         wanted = tx.target if moved else tx.source
-        if active == wanted and (now.outcome == "confirmed" or (now.open and not now.has("intent revert"))):
+        if self.flags.active() == wanted and (now.outcome == "confirmed" or (now.open and not now.has("intent revert"))):
             return
-        if not now.open and moved and active == tx.target:
+        if not now.open and moved and self.flags.active() == tx.target:
             self.flags.switch(tx.source)
-        raise SlipwayError(
+        raise self._taken_over(tx, now)
+
+    def _taken_over(self, tx: Transaction, now: Transaction) -> SlipwayError:
+        return SlipwayError(
             f"{self.app.name} was taken over while moving to {tx.target}: {now.outcome or 'flags moved by hand'} "
             f"{now.reason}. Traffic is on {self.flags.active()}.",
             {"outcome": now.outcome or "overridden", "txn": tx.txn, "from": tx.source, "to": tx.target},
         )
 
     def _back(self, tx: Transaction, reason: str, guilty: bool) -> SlipwayError:
-        """Take traffic back; the error that tells so. A `guilty` release is marked bad."""
+        """Take traffic back, unless somebody did; the error that tells so. A `guilty` release is marked bad."""
+        now = moves.current(self.host, self.app, tx.txn)
+        if not now.open and self.flags.active() != tx.target:
+            return self._taken_over(tx, now)
         guilty = guilty and not self.host.going_down()
-        now = replace(moves.current(self.host, self.app, tx.txn), reason=reason)
-        times = moves.take_back(self.host, self.app, now, reason, guilty)
+        times = moves.take_back(self.host, self.app, replace(now, reason=reason), reason, guilty)
         return SlipwayError(
-            f"{self.app.name} is back on {tx.source} after {times.switch_ms:g} ms: {tx.target} failed, {reason}. "
-            + (f"Release {tx.release} is marked bad on {self.app.host}." if guilty and tx.release else ""),
+            f"{self.app.name} is back on {tx.source} after {times.switch_ms:g} ms: {tx.target} failed, {reason}."
+            + (f" Release {tx.release} is marked bad on {self.app.host}." if guilty and tx.release else ""),
             {"outcome": "rolled_back", "txn": tx.txn, "from": tx.source, "to": tx.target, "reason": reason},
         )
 
