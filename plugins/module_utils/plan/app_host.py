@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Optional
 
 from .firewall import local_only, pooler_port
@@ -12,8 +13,18 @@ from .sizing import app_pool, version
 STATE = "/var/lib/slipway"
 
 
-def app_host(app: App, host: Host, inventory: Inventory, processes: int, database_facts: Optional[Facts]) -> dict[str, Any]:
-    """The description written to /etc/slipway/apps/<app>.json (schema 1); `processes` 0 when this host was not sized."""
+def app_host(
+    app: App,
+    host: Host,
+    inventory: Inventory,
+    reached: Mapping[str, list[str]],
+    processes: int,
+    database_facts: Optional[Facts],
+) -> dict[str, Any]:
+    """The description written to /etc/slipway/apps/<app>.json (schema 1).
+
+    `reached` has the members of every slot, `processes` is 0 when this host was not sized.
+    """
     backend = next((one for one in app.backends_on(host.name) if one.managed), None)
     return {
         "schema": 1,
@@ -24,7 +35,7 @@ def app_host(app: App, host: Host, inventory: Inventory, processes: int, databas
         "hosts": sorted({*app.hosts(), *(edge.name for edge in inventory.group("edge"))}),
         "default_slot": app.slot_order()[0],
         "slot_order": list(app.slot_order()),
-        "slots": {slot: _slot(app, slot, host, inventory) for slot in app.slot_order()},
+        "slots": {slot: _slot(app, slot, host, inventory, reached[slot]) for slot in app.slot_order()},
         "runtime": _runtime(app, backend) if backend else None,
         "gate": gate(app, app.health),
         "bake": app.bake,
@@ -98,7 +109,7 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _slot(app: App, slot: str, host: Host, inventory: Inventory) -> dict[str, Any]:
+def _slot(app: App, slot: str, host: Host, inventory: Inventory, of_slot: list[str]) -> dict[str, Any]:
     local = local_only(app, inventory)
     instances = []
     external = None
@@ -111,7 +122,7 @@ def _slot(app: App, slot: str, host: Host, inventory: Inventory) -> dict[str, An
                 {"name": _instance(app, backend, slot, number), "address": "127.0.0.1" if local else host.address, "port": port}
                 for number, port in enumerate(backend.ports(slot), start=1)
             ]
-    found: dict[str, Any] = {"managed": external is None, "members": members(app, slot, inventory), "instances": instances}
+    found: dict[str, Any] = {"managed": external is None, "members": list(of_slot), "instances": instances}
     if external:
         found["unit"] = external.unit
         if external.health:

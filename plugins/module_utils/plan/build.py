@@ -29,6 +29,9 @@ class Builder:
             for host in inventory.hosts
             if host.name in facts
         }
+        self.members = {
+            app.name: {slot: description.members(app, slot, inventory) for slot in app.slot_order()} for app in inventory.apps
+        }
         self.rows: list[Row] = []
         self.checks: list[Check] = []
         self.problems: list[Problem] = []
@@ -75,6 +78,7 @@ class Builder:
                     app,
                     host,
                     self.inventory,
+                    self.members[app.name],
                     self.processes(app, host.name),
                     self.facts.get(app.database.host) if app.database else None,
                 )
@@ -154,7 +158,7 @@ class Builder:
             "aliases": list(app.aliases),
             "certificate": f"/etc/slipway/tls/{app.name}/fullchain.pem",
             "key": f"/etc/slipway/tls/{app.name}/privkey.pem",
-            "slots": [{"name": slot, "members": description.members(app, slot, self.inventory)} for slot in app.slot_order()],
+            "slots": [{"name": slot, "members": list(self.members[app.name][slot])} for slot in app.slot_order()],
             "flags": f"{description.STATE}/{app.name}/flags",
             "websockets": list(app.websockets),
             "max_body": app.max_body,

@@ -168,27 +168,29 @@ def _host_rules(subject: Subject) -> Iterable[Check]:
             )
     if subject.published:
         rules = variables.get("ufw_container_rules", [])
-        wide = [rule for rule in rules if _covers(rule, subject.published) and _any(rule)]
-        covered = [port for port in subject.published if any(_covers(rule, (port,)) for rule in rules)]
+        published = set(subject.published)
+        wide = [rule for rule in rules if _any(rule) and published.intersection(_ports(rule))]
+        covered = published.intersection(port for rule in rules for port in _ports(rule))
         yield _check(
             subject,
             17,
             "published container ports have a firewall rule of their own",
-            not wide and len(covered) == len(subject.published),
+            not wide and covered == published,
             f"{len(covered)} restricted" + (", some open to any" if wide else ""),
-            f"{len(subject.published)} published",
+            f"{len(published)} published",
             "ufw_container_rules",
             "name the edges' addresses in `from`",
         )
 
 
 def _any(rule: Mapping[str, Any]) -> bool:
-    return any(str(source) in ("any", "0.0.0.0/0", "::/0") for source in rule.get("from", ["any"]) or ["any"])
+    sources = rule.get("from") or ["any"]
+    return any(str(source) in ("any", "0.0.0.0/0", "::/0") for source in ([sources] if isinstance(sources, str) else sources))
 
 
-def _covers(rule: Mapping[str, Any], ports: Iterable[int]) -> bool:
+def _ports(rule: Mapping[str, Any]) -> range:
     low, _colon, high = str(rule.get("port", "")).partition(":")
-    return any(whole(low) <= port <= whole(high or low) for port in ports)
+    return range(whole(low), whole(high or low) + 1)
 
 
 def _postgresql_rules(subject: Subject) -> Iterable[Check]:

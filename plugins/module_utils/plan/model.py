@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Optional
 
 MANAGED_SLOTS = ("blue", "green")
@@ -203,14 +204,19 @@ class Inventory:
 
     def host(self, name: str) -> Host:
         """The host called `name`; KeyError when there is none."""
-        for host in self.hosts:
-            if host.name == name:
-                return host
-        raise KeyError(name)
+        return self._by_name[name]
 
     def group(self, name: str) -> tuple[Host, ...]:
         """Hosts of a group in inventory order."""
-        return tuple(host for host in self.hosts if host.has(name))
+        return self._by_group[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Host]:
+        return {host.name: host for host in self.hosts}
+
+    @cached_property
+    def _by_group(self) -> dict[str, tuple[Host, ...]]:
+        return {group: tuple(host for host in self.hosts if host.has(group)) for group in GROUPS}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ def columns(rows: Sequence[Sequence[str]], most: int = 60) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
+def _sources(declared: Any) -> str:
+    return declared if isinstance(declared, str) else ", ".join(map(str, declared))
+
+
 def text(plan: Mapping[str, Any], hosts: Sequence[str] = ()) -> list[str]:
     """Sizes with their reasons, open ports, then the checks; only of `hosts` when given."""
     lines: list[str] = []
@@ -28,7 +32,7 @@ def text(plan: Mapping[str, Any], hosts: Sequence[str] = ()) -> list[str]:
             opened = [
                 [
                     f"port {rule.get('port')}",
-                    f"from {', '.join(map(str, rule.get('from', ['any'])))}",
+                    f"from {_sources(rule.get('from') or 'any')}",
                     str(rule.get("comment", "")),
                 ]
                 for rule in rules
