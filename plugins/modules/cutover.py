@@ -77,7 +77,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 outcome:
-  description: V(switched), V(confirmed), V(adopted) (traffic was there, its release is now known), V(unchanged), V(planned); in failures V(aborted) or V(rolled_back).
+  description:
+    - V(switched), V(confirmed), V(unchanged), V(planned), or V(adopted) when traffic was there and its release is now known.
+    - In failures V(aborted) or V(rolled_back).
   type: str
   returned: always
 txn:
