@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -54,20 +53,11 @@ class Client:
         self.process.wait(timeout=60)
 
 
-def moves(host: str, app: str) -> list[dict[str, Any]]:
-    """The traffic moves in the journal of an edge, oldest first: at (seconds since 1970), to, release, kind, switch_ms."""
+def moves(host: str, app: str) -> list[report.Switch]:
+    """The moves of traffic in the journal of an edge, oldest first."""
     name = hosts.container_name("demo", host)
     journal = run(["docker", "exec", name, "cat", f"/var/lib/slipway/{app}/journal.jsonl"])
-    begun: dict[str, dict[str, Any]] = {}
-    found = []
-    for entry in map(json.loads, journal.splitlines()):
-        if entry["step"] == "begin":
-            begun[entry["txn"]] = entry
-        elif (entry["phase"], entry["step"]) == ("done", "switch"):
-            begin = begun[entry["txn"]]
-            times = {"at": entry["at"] - entry["durable_ms"] / 1000, "done": entry["at"], "switch_ms": entry["switch_ms"]}
-            found.append({**{key: begin.get(key) for key in ("kind", "release")}, **times})
-    return found
+    return report.moves(map(json.loads, journal.splitlines()))
 
 
 def main() -> int:
@@ -85,16 +75,13 @@ def main() -> int:
     return show(log, took, moves("web1", "spotik")[-2:])
 
 
-def show(log: Path, took: dict[str, float], moved: list[dict[str, Any]]) -> int:
+def show(log: Path, took: dict[str, float], moved: list[report.Switch]) -> int:
     """Print the table; 1 when a request failed or a WebSocket was cut."""
-    switches = [report.Switch(move["at"], move["release"], move["kind"], move["done"]) for move in moved]
-    figures = report.summarise(records.load(log), switches, window=3.0)
+    figures = report.summarise(records.load(log), moved, window=3.0)
     say("")
     print(report.text(figures))
     for name, seconds in took.items():
         print(f"{name:42} {seconds:7.1f} s")
-    for move in moved:
-        print(f"{move['kind'] + ' to ' + str(move['release']) + ', the switch itself':42} {move['switch_ms']:7.3f} ms")
     print(f"\nThe hosts are up: curl --insecure --resolve {DOMAIN}:443:{EDGE} https://{DOMAIN}/version")
     print("Log in with `python -m tests.fleet ssh demo web1`, look with `slipway status spotik`, remove with `make demo-down`.")
     return 1 if figures["failures"] or figures["websockets"]["cut"] else 0

@@ -35,6 +35,22 @@ def switches_of(path: Path) -> list[Switch]:
     return sorted((Switch(**entry) for entry in entries), key=lambda switch: switch.at)
 
 
+def moves(journal: Iterable[dict[str, Any]]) -> list[Switch]:
+    """The moves of traffic that the journal of an edge tells of, between the intent and the deed of each."""
+    begun: dict[str, dict[str, Any]] = {}
+    meant: dict[str, float] = {}
+    found = []
+    for entry in journal:
+        if entry["step"] == "begin":
+            begun[entry["txn"]] = entry
+        elif entry["step"] == "switch" and entry["phase"] == "intent":
+            meant[entry["txn"]] = entry["at"]
+        elif entry["step"] == "switch":
+            begin = begun[entry["txn"]]
+            found.append(Switch(meant[entry["txn"]], begin["release"], f"{begin['kind']} {entry['switch_ms']} ms", entry["at"]))
+    return found
+
+
 def percentile(values: Sequence[float], percent: float) -> float | None:
     """Nearest rank: the smallest value that at least `percent` of all do not exceed; None of nothing."""
     if not values:

@@ -127,12 +127,5 @@ class System:
 
     def figures(self, log: Path, since: float) -> dict[str, Any]:
         """The client's figures, around every move of traffic since `since` (seconds since 1970)."""
-        begun: dict[str, Any] = {}
-        switches = []
-        for entry in self.journal():
-            if entry["step"] == "begin":
-                begun[entry["txn"]] = entry
-            elif (entry["phase"], entry["step"]) == ("done", "switch") and entry["at"] > since:
-                before = entry["at"] - entry["durable_ms"] / 1000
-                switches.append(report.Switch(before, begun[entry["txn"]].get("release"), done=entry["at"]))
-        return report.summarise(records.load(log), switches, grace=0.0)
+        moves = [move for move in report.moves(self.journal()) if move.at > since]
+        return report.summarise(records.load(log), moves)
