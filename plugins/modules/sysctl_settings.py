@@ -28,7 +28,8 @@ options:
   live:
     description:
       - Whether the running kernel is changed too. C(auto) writes everything on a host with a kernel of its own, and in a
-        container only the keys of its network namespace; the others belong to the machine below and go to the drop-in only.
+        container only the keys of its network namespace; the others belong to the machine below and stand in the drop-in as a
+        comment. C(false) writes the drop-in only, as for an image.
     type: str
     choices: ["auto", "true", "false"]
     default: auto
@@ -69,7 +70,7 @@ settings_changed:
   type: list
   returned: success
 file_only:
-  description: Keys that are in the drop-in only, because they do not belong to this host's own kernel.
+  description: Keys that are in the drop-in only, in a container as a comment, because they belong to the machine below.
   type: list
   returned: success
 missing:

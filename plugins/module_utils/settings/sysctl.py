@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -19,6 +19,8 @@ from ..host import files as disk
 from ..host.runner import Runner
 
 HEADER = "# Managed by slipway.server.sysctl_settings; changes by hand are taken back.\n"
+SHARED = "# belongs to the machine below this container: "
+"""Before a setting that the container must not make, at its start neither: systemd-sysctl would."""
 FOLDERS = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d")
 """In order of precedence: a file of the same name in an earlier folder hides the later one (sysctl.d(5))."""
 FORWARD = "net.ipv4.ip_forward"
@@ -117,9 +119,13 @@ def parse(text: str) -> dict[str, str]:
     return found
 
 
-def render(settings: Mapping[str, str]) -> str:
-    """The drop-in: one key a line, in the order in which they have to be written; nothing when there are no settings."""
-    return HEADER + _shown(ordered(settings)) if settings else ""
+def render(settings: Mapping[str, str], shared: Collection[str] = ()) -> str:
+    """The drop-in: one key a line, in the order in which they have to be written; nothing when there are no settings.
+
+    Keys in `shared` are noted, but not set.
+    """
+    lines = (f"{SHARED if key in shared else ''}{key} = {value}\n" for key, value in ordered(settings))
+    return HEADER + "".join(lines) if settings else ""
 
 
 def ordered(settings: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -168,8 +174,8 @@ class Sysctl:
         forward = {FORWARD: "1"} if declared.router == "true" else {}
         given = {normal_key(key): normal(value) for key, value in declared.settings.items()}
         wanted = dict(ordered({**forward, **given}))
-        outcome = Outcome(file_before=disk.read_text(declared.path) or "", file_after=render(wanted))
-        on_disk = parse(outcome.file_before)
+        outcome = Outcome(file_before=disk.read_text(declared.path) or "")
+        on_disk = parse(outcome.file_before.replace(SHARED, ""))
         before = self._memory()
         for key, value in wanted.items():
             live, write = self.read(key), writes_live(key, declared.live, container)
@@ -182,6 +188,7 @@ class Sysctl:
                 outcome.file_only.append(key)
             if on_disk.get(key) != value or (write and live != value):
                 outcome.changes.append(Change(key, on_disk.get(key), live, value, write))
+        outcome.file_after = render(wanted, outcome.file_only if container else ())
         others = self._others(declared.path)
         for key in sorted((set(on_disk) | set(before)) - set(wanted)):
             live = self.read(key)
