@@ -81,7 +81,7 @@ def plan_of(raw: Raw, facts: dict[str, Facts]) -> Plan:
     return build(inventory, facts)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(fleets())
 def test_no_violation_in_what_the_plan_proposes(fleet: tuple[Raw, dict[str, Facts]]) -> None:
     raw, facts = fleet
@@ -90,7 +90,7 @@ def test_no_violation_in_what_the_plan_proposes(fleet: tuple[Raw, dict[str, Fact
     assert [check.line() for check in plan.violations() if check.host not in too_small] == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(fleets())
 def test_same_answer_twice_and_quick(fleet: tuple[Raw, dict[str, Facts]]) -> None:
     spent, answers = [], []
