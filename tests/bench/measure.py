@@ -70,7 +70,8 @@ def timed(argv: Sequence[str], log: Path, cwd: Path, environment: Mapping[str, s
         process.returncode = os.waitstatus_to_exitcode(status)
     wall = time.monotonic() - start
     if process.returncode:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
+        told = log.read_text(errors="replace").partition(PROFILE_HEADING)[0]
+        tail = "\n".join(told.strip().splitlines()[-25:])
         raise CommandFailed(f"{' '.join(argv)[:200]} ended with {process.returncode}; see {log}:\n{tail}")
     return Cost(wall, usage.ru_utime + usage.ru_stime, busy(stat.read_text()) - before, load)
 
