@@ -20,9 +20,9 @@ def slipway_results(hosts: Sequence[str], hostvars: Mapping[str, Any], name: str
     return {host: hostvars[host].get(name) for host in hosts}
 
 
-def slipway_failures(results: Mapping[str, Any]) -> list[str]:
-    """One text for each host whose registered result is bad."""
-    return fleet.failures(results)
+def slipway_failures(results: Mapping[str, Any], silent_too: bool = True) -> list[str]:
+    """One text for each host whose registered result is bad, or missing if that counts."""
+    return fleet.failures(results, silent_too)
 
 
 def _reports(results: Mapping[str, Any], app: str) -> dict[str, Any]:
@@ -36,14 +36,16 @@ def slipway_never_deployed(results: Mapping[str, Any]) -> list[str]:
     return [name for name in names if fleet.never_deployed(_reports(results, name))]
 
 
-def slipway_choice(results: Mapping[str, Any], app: str, release: str, hosts: Sequence[str]) -> dict[str, object]:
+def slipway_choice(
+    results: Mapping[str, Any], app: str, release: str, hosts: Sequence[str], txn: str = "", again: bool = False
+) -> dict[str, object]:
     """The slot for a release, from the results of slot_info on all `hosts` of the app."""
     reports = _reports(results, app)
     try:
         fleet.missing_hosts(app, dict.fromkeys(hosts), reports)
-        return fleet.choose(app, release, reports).as_dict()
+        return fleet.choose(app, release, reports, txn, again).as_dict()
     except SlipwayError as error:
-        return {"problem": str(error)}
+        return fleet.Choice("", "", None, False, False, str(error)).as_dict()
 
 
 def slipway_choice_back(results: Mapping[str, Any], app: str, to: str = "") -> dict[str, object]:
@@ -51,7 +53,7 @@ def slipway_choice_back(results: Mapping[str, Any], app: str, to: str = "") -> d
     try:
         return fleet.choose_back(app, to, _reports(results, app)).as_dict()
     except SlipwayError as error:
-        return {"problem": str(error)}
+        return fleet.Choice("", "", None, False, False, str(error)).as_dict()
 
 
 def slipway_app_files(apps: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -96,7 +98,9 @@ def slipway_app_directories(apps: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def slipway_app_checks(apps: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What has to be true on a host of these apps, as checks for readback."""
-    found: list[dict[str, Any]] = [{"kind": "unit", "unit": "slipway-recover.service", "properties": {"UnitFileState": "enabled"}}]
+    found: list[dict[str, Any]] = [
+        {"kind": "unit", "unit": "slipway-recover.service", "properties": {"UnitFileState": "enabled"}}
+    ]
     for name, app in sorted(apps.items()):
         found.append({"kind": "command", "argv": ["/usr/local/sbin/slipway", "status", name], "what": f"slipway status {name}"})
         runtime = app.get("runtime")

@@ -18,11 +18,14 @@ Reports = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Choice:
-    """Where a release goes. `first` when nothing runs yet, `unchanged` when it is there already, `problem` why it goes nowhere."""
+    """Where traffic goes. `first` when nothing serves yet, `unchanged` when it is there already, `problem` why it goes nowhere.
+
+    `release`: for a deployment the one that serves now, for a rollback the one that is gone back to.
+    """
 
     active: str
     target: str
-    release_now: Optional[str]
+    release: Optional[str]
     first: bool
     unchanged: bool
     problem: str = ""
@@ -56,9 +59,34 @@ def missing_hosts(app: str, needed: Mapping[str, Any], present: Reports) -> None
     missing = sorted(set(needed) - set(present))
     if missing:
         raise SlipwayError(
-            f"{app} runs on {', '.join(sorted(needed))}, but {', '.join(missing)} did not report: left out by --limit, unreachable"
-            " or never converged. A release moves on all hosts or on none; widen the limit or mend the host."
+            f"{app} runs on {', '.join(sorted(needed))}, but {', '.join(missing)} did not report: left out by --limit,"
+            " unreachable or never converged. A release moves on all hosts or on none; widen the limit or mend the host."
         )
+
+
+def _busy(app: str, txn: str, reports: Reports) -> None:
+    """Raises SlipwayError when somebody else may change the application now, or traffic waits for a confirmation.
+
+    Leases of edges count. Their dead man gives them back; that of another host may be left over from a dead run.
+    """
+    for host, report in sorted(_edges(app, reports).items()):
+        lease, waiting = report.get("lease"), report.get("transaction")
+        if lease and not lease["stale"] and lease["txn"] != txn:
+            raise SlipwayError(
+                f"{lease['owner']} holds the lease of {app} on {host} (transaction {lease['txn']}) for another"
+                f" {lease['expires_in']} s. Wait for it, or, when that run is known to be dead, on {host}: slipway unlock {app}."
+            )
+        if waiting and waiting["switched"] and waiting["txn"] != txn:
+            left = waiting["seconds_left"]
+            raise SlipwayError(
+                f"transaction {waiting['txn']} of {waiting['owner']} moved {app} on {host} to {waiting['to']} and is not"
+                + (
+                    f" confirmed; in {max(left, 0):.0f} s its traffic returns to {waiting['from']}"
+                    if left is not None
+                    else " confirmed"
+                )
+                + f". Wait for that, or on {host}: slipway confirm {app}, or slipway rollback {app}."
+            )
 
 
 def _runs(report: Mapping[str, Any], slot: str) -> bool:
@@ -72,26 +100,38 @@ def _holds(report: Mapping[str, Any], slot: str, release: str) -> bool:
     return not found["instances"] or (found["release"] == release and all(instance["alive"] for instance in found["instances"]))
 
 
+def _free(report: Mapping[str, Any], slot: str, release: str) -> bool:
+    """Whether `release` can be started in a slot that never served: nothing runs there on the host, or that very release."""
+    return not _runs(report, slot) or report["slots"][slot]["release"] == release
+
+
 def never_deployed(reports: Reports) -> bool:
-    """True when no edge remembers a release and no slot with traffic has a living instance."""
-    return not any(
-        report["slots"][report["active"]]["release"] or _runs(report, report["active"])
-        for report in reports.values()
-        if report.get("active")
-    )
+    """True when no edge ever proved a release, and no unit of somebody else serves; without any edge nobody knows: False.
+
+    What merely runs does not count: a first deployment that failed on another host leaves it behind.
+    """
+    edges = [report for report in reports.values() if report.get("edge")]
+    active = {report["active"] for report in edges}
+    external = any(_runs(report, slot) for report in reports.values() for slot in active if not report["slots"][slot]["managed"])
+    return bool(edges) and not external and not any(report["served"] for report in edges)
 
 
-def choose(app: str, release: str, reports: Reports) -> Choice:
-    """The slot for `release`: where it is already, else an idle one; the active one only when nothing runs there."""
+def choose(app: str, release: str, reports: Reports, txn: str = "", again: bool = False) -> Choice:
+    """The slot for `release`: where it serves already, else an idle one; the active one only when nothing serves there.
+
+    Raises SlipwayError when nothing can be decided or another transaction than `txn` is under way. With `again` the
+    release takes an idle slot although it serves.
+    """
+    _busy(app, txn, reports)
     active = str(_agreed(app, reports, "active"))
     edges = _edges(app, reports)
     sample = next(iter(edges.values()))
-    first = never_deployed(reports)
+    first = never_deployed(reports) and sample["slots"][active]["managed"]
     now = next((report["slots"][active]["release"] for report in reports.values() if report["slots"][active]["release"]), None)
-    told = all(report["slots"][active]["release"] == release for report in edges.values())
-    if told and all(_holds(report, active, release) for report in reports.values()):
+    told = all(report["served"].get(active) == release for report in edges.values())
+    if told and not again and all(_holds(report, active, release) for report in reports.values()):
         return Choice(active, active, now, False, True)
-    if first and sample["slots"][active]["managed"]:
+    if first and all(_free(report, active, release) for report in reports.values()):
         return Choice(active, active, None, True, False)
     idle = [slot for slot in sample["slot_order"] if slot != active and sample["slots"][slot]["managed"]]
     if not idle:
@@ -100,28 +140,39 @@ def choose(app: str, release: str, reports: Reports) -> Choice:
     return Choice(active, (warm or idle)[0], now, False, False)
 
 
+def _before(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report with `previous` as a rollback sees it: an unconfirmed move goes back to where it came from."""
+    waiting = report.get("transaction")
+    return {**report, "previous": waiting["from"]} if waiting and waiting["kind"] == "cutover" else dict(report)
+
+
 def choose_back(app: str, to: str, reports: Reports) -> Choice:
     """The slot to go back to: `to` when it is given, else the one that had traffic before; raises SlipwayError."""
-    active = str(_agreed(app, reports, "active") if not to else next(iter(_edges(app, reports).values()))["active"])
+    reports = {host: _before(report) for host, report in reports.items()}
+    edges = _edges(app, reports)
+    sample = next(iter(edges.values()))
+    active = str(_agreed(app, reports, "active") if not to else sample["active"])
     target = to or _agreed(app, reports, "previous")
-    sample = next(iter(_edges(app, reports).values()))
     if not target:
         raise SlipwayError(
             f"{app} has nothing to go back to: no other release had its traffic before. Deploy a good one instead."
         )
     if target not in sample["slots"]:
         raise SlipwayError(f"{app} has no slot {target!r}. Slots: {', '.join(sample['slot_order'])}.")
-    now = next((report["slots"][active]["release"] for report in reports.values() if report["slots"][active]["release"]), None)
-    there = all(report["active"] == target for report in _edges(app, reports).values())
-    return Choice(active, str(target), now, False, there)
+    release = next((report["served"][target] for report in edges.values() if report["served"].get(target)), None)
+    there = all(report["active"] == target for report in edges.values())
+    return Choice(active, str(target), release or sample["slots"][target]["release"], False, there)
 
 
-def failures(results: Mapping[str, Optional[Mapping[str, Any]]]) -> list[str]:
-    """One text for each host whose step failed or never answered; empty when all are well. Skipped steps are well."""
+def failures(results: Mapping[str, Optional[Mapping[str, Any]]], silent_too: bool = True) -> list[str]:
+    """One text for each host whose step failed or, with `silent_too`, never answered; empty when all are well.
+
+    Skipped steps are well.
+    """
     found = []
     for host, result in sorted(results.items()):
         if result is None or result.get("unreachable"):
-            found.append(f"{host}: did not answer")
+            found += [f"{host}: did not answer"] if silent_too else []
         elif result.get("failed"):
             found.append(f"{host}: {result.get('msg', 'failed')}")
     return found

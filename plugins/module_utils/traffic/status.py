@@ -41,6 +41,7 @@ def report(host: Host, app: App, history: int = 5) -> dict[str, object]:
         "edge": app.edge,
         "active": active,
         "previous": traffic.previous,
+        "served": dict(traffic.releases),
         "slot_order": list(app.slot_order),
         "flags": flags.present() if app.edge else [],
         "unknown_flags": flags.unknown() if app.edge else [],
