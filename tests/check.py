@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON_CODE = ["plugins", "tests"]
 CHECKS = {
-    "ansible-lint": ["ansible-lint", "--offline", "--profile", "production", "--quiet"],
+    "ansible-lint": ["ansible-lint", "--offline", "--profile", "production", "-q"],
     "unit tests": [sys.executable, "-m", "pytest", "tests/unit"],
     "mypy": ["mypy", "plugins/module_utils"],
     "ruff": ["ruff", "check", *PYTHON_CODE],

@@ -24,6 +24,7 @@ from tests.fleet import hosts
 from tests.fleet.molecule import fleet_name
 from tests.fleet.shell import ROOT, attempt, run
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -71,7 +72,7 @@ class System:
         start = time.monotonic()
         command = ["ansible-playbook", playbook, "-i", os.environ["MOLECULE_INVENTORY_FILE"], *arguments]
         done = attempt(command, timeout=timeout)
-        return Played(done.returncode, done.stdout + done.stderr, time.monotonic() - start)
+        return Played(done.returncode, COLOUR.sub("", done.stdout + done.stderr), time.monotonic() - start)
 
     def deploy(self, release: str, *arguments: str) -> Played:
         """Deploy a release."""
