@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which of the ports answer: ports.py HOST PORT … prints one JSON mapping of port to true or false."""
+"""Which ports answer: ports.py HOST,HOST PORT … prints one JSON list, a mapping of port to true or false for each host."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 
-def answers(port: str) -> bool:
-    """Whether a connection is taken; a few tries, because a container may still be starting."""
-    for _attempt in range(3):
+def answers(target: tuple[str, str]) -> bool:
+    """Whether a connection is taken; a second try, because a container may still be starting."""
+    for _attempt in range(2):
         try:
-            socket.create_connection((sys.argv[1], int(port)), timeout=1.5).close()
+            socket.create_connection((target[0], int(target[1])), timeout=1.5).close()
         except OSError:
             time.sleep(0.5)
         else:
@@ -22,5 +22,7 @@ def answers(port: str) -> bool:
     return False
 
 
-with ThreadPoolExecutor(max_workers=16) as pool:
-    print(json.dumps(dict(zip(sys.argv[2:], pool.map(answers, sys.argv[2:])))))
+hosts, ports = sys.argv[1].split(","), sys.argv[2:]
+with ThreadPoolExecutor(max_workers=32) as pool:
+    found = list(pool.map(answers, [(host, port) for host in hosts for port in ports]))
+print(json.dumps([dict(zip(ports, found[n * len(ports) :])) for n in range(len(hosts))]))

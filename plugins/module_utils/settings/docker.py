@@ -39,6 +39,8 @@ KEEP_CONTAINERS = (
     ("systemctl", "reload", UNIT),
     ("timeout", "20", "sh", "-c", "until docker info --format '{{.LiveRestoreEnabled}}' | grep -q true; do sleep 0.2; done"),
 )
+REMEDY = f"The daemon was not restarted since the change: systemctl restart {UNIT}."
+BRIDGE_REMEDY = f"Running containers hold the default bridge as it is: stop them all, systemctl restart {UNIT}, start them again."
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?")
 
 
@@ -238,10 +240,9 @@ def mismatches(engine: Engine, nofile: int, runner: Runner, proc: Path = Path("/
     if wanted.get("iptables", True):
         forward = runner.run(["iptables", "-S", "FORWARD"])
         found.append(("Docker's rules in chain FORWARD", "-j DOCKER" in forward.out, True))
-    remedy = f"The daemon was not restarted since the change, or running containers hold the old value: systemctl restart {UNIT}."
     return [
         *(
-            Mismatch(f"docker {name}", str(declared), str(actual), remedy)
+            Mismatch(f"docker {name}", str(declared), str(actual), BRIDGE_REMEDY if name in ("icc", "bip") else REMEDY)
             for name, actual, declared in found
             if actual != declared
         ),
