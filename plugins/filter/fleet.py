@@ -25,6 +25,11 @@ def slipway_failures(results: Mapping[str, Any], silent_too: bool = True) -> lis
     return fleet.failures(results, silent_too)
 
 
+def slipway_last_words(results: Mapping[str, Any]) -> str:
+    """The log lines of all stopped processes as text, from the results of slot on all hosts."""
+    return fleet.last_words(results)
+
+
 def _reports(results: Mapping[str, Any], app: str) -> dict[str, Any]:
     found = {host: ((result or {}).get("apps") or {}).get(app) for host, result in results.items()}
     return {host: report for host, report in found.items() if report}
@@ -117,6 +122,7 @@ class FilterModule:
         functions = (
             slipway_results,
             slipway_failures,
+            slipway_last_words,
             slipway_never_deployed,
             slipway_choice,
             slipway_choice_back,

@@ -123,7 +123,7 @@ gate:
 logs:
   description: Last log lines by process, secrets masked.
   type: dict
-  returned: failure of the gate
+  returned: failure of the gate, and when it was stopped
 """
 
 from ansible.module_utils.basic import AnsibleModule

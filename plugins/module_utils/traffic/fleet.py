@@ -176,3 +176,13 @@ def failures(results: Mapping[str, Optional[Mapping[str, Any]]], silent_too: boo
         elif result.get("failed"):
             found.append(f"{host}: {result.get('msg', 'failed')}")
     return found
+
+
+def last_words(results: Mapping[str, Optional[Mapping[str, Any]]]) -> str:
+    """The log lines that stopped processes left, from the results of the module slot on all hosts."""
+    logs = [
+        (f"{host}, {name}", lines)
+        for host, result in sorted(results.items())
+        for name, lines in ((result or {}).get("logs") or {}).items()
+    ]
+    return "".join(f"\nLast log lines of {name}:\n  " + ("\n  ".join(lines) or "(none)") for name, lines in logs)

@@ -169,9 +169,7 @@ class Slots:
         raise error
 
     def _failure(self, slot: Slot, driver: Driver, artifact: Artifact, report: GateReport) -> SlipwayError:
-        hidden = driver.secrets()
-        processes = [place.process() for place in driver.places]
-        logs = {process.name: [secrets.mask(line, hidden) for line in process.logs()] for process in processes}
+        hidden, logs = driver.secrets(), _logs(driver)
         said = "\n".join(
             f"Last {LOG_LINES} log lines of {name}:\n  " + ("\n  ".join(lines) or "(none)") for name, lines in logs.items()
         )
@@ -236,12 +234,13 @@ class Slots:
         known = self.records.slot(slot.name)
         alive = _alive(driver)
         changed = bool(alive) or (known is not None and known.state != "stopped")
+        logs = _logs(driver) if changed else {}
         if write and changed:
             with self.host.lock(self.app.name).held(f"{request.owner} stopping slot {slot.name} of {self.app.name}"):
                 self.host.leases(self.app.name).check(request.txn)
                 self.host.retire_timer(self.app.name, slot.name).cancel()
                 self._stop(slot, driver, request.owner)
-        return {**self._result(slot, "stopped", None), "changed": changed}
+        return {**self._result(slot, "stopped", None), "changed": changed, "logs": logs}
 
     def _stop(self, slot: Slot, driver: Driver, owner: str) -> None:
         for place in driver.places:
@@ -305,6 +304,13 @@ def processes(host: Host, app: App, slot: Slot) -> list[Process]:
 def _alive(driver: Driver) -> list[Place]:
     """Places whose process runs."""
     return [place for place in driver.places if place.process().identity().alive]
+
+
+def _logs(driver: Driver) -> dict[str, list[str]]:
+    """The last log lines of every process, without secrets."""
+    hidden = driver.secrets()
+    processes = [place.process() for place in driver.places]
+    return {process.name: [secrets.mask(line, hidden) for line in process.logs()] for process in processes}
 
 
 def _fingerprint(driver: Driver, artifact: Artifact) -> str:

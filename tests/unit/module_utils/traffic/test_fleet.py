@@ -200,3 +200,9 @@ def test_failures_of_every_host():
     assert fleet.failures(RESULTS) == ["a: port taken", "b: did not answer", "c: did not answer", "f: failed"]
     assert fleet.failures(RESULTS, silent_too=False) == ["a: port taken", "f: failed"]
     assert fleet.failures({"d": {}, "e": {"skipped": True}}) == []
+
+
+def test_last_words_of_what_was_stopped():
+    results = {"b": {"logs": {"shop-1": ["one", "two"], "shop-2": []}}, "a": None, "c": {"skipped": True}}
+    assert fleet.last_words(results) == "\nLast log lines of b, shop-1:\n  one\n  two\nLast log lines of b, shop-2:\n  (none)"
+    assert fleet.last_words({"a": {}}) == ""
