@@ -42,9 +42,9 @@ attributes:
     description: Runs on the controller.
     support: full
 notes:
-  - Run it once for the play (C(run_once)), after facts were gathered with the subsets C(min), C(hardware), C(network),
-    C(virtual).
-  - Facts that M(slipway.server.preflight) returns are used first, versions of packages among them.
+  - Run it once for the play (C(run_once)), after M(slipway.server.preflight) and facts of the subset C(network).
+  - What the preflight module returned is used first, versions of packages among it. Without it the subsets C(hardware) and
+    C(virtual) are needed, too.
 seealso:
   - module: slipway.server.preflight
 """

@@ -51,6 +51,7 @@ class Seen:
     disk_free_mb: int = 0
     nofile_hard: int = 0
     container: bool = False
+    rotational: bool = False
     apt: bool = True
     listening: Sequence[tuple[int, str, str]] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -119,6 +120,12 @@ def hard_nofile(limits: str) -> int:
     return int(match.group(1)) if match else 0
 
 
+def rotational(blocks: Path) -> bool:
+    """True when every real disk below /sys/block turns; other devices and hosts without disks of their own do not count."""
+    disks = [path for kind in ("sd", "hd", "nvme") for path in blocks.glob(f"{kind}*/queue/rotational")]
+    return bool(disks) and all((read_text(path) or "").strip() == "1" for path in disks)
+
+
 def listeners(text: str, cgroup: Callable[[int], str]) -> list[tuple[int, str, str]]:
     """(port, process, unit) from `ss -Hltnp`; `cgroup` gives the text of /proc/PID/cgroup."""
     found = []
@@ -168,6 +175,7 @@ def facts(seen: Seen) -> dict[str, Any]:
         "disk_free_mb": seen.disk_free_mb,
         "nofile_hard": seen.nofile_hard,
         "container": seen.container,
+        "rotational": seen.rotational,
         "versions": dict(seen.versions),
     }
 
@@ -190,6 +198,8 @@ def observe(runner: Runner, packages: Sequence[str], refresh: bool, root: Path =
         disk_free_mb=disk.f_frsize * disk.f_bavail >> 20,
         nofile_hard=hard_nofile(read_text(root / "proc/1/limits") or ""),
         container=runner.run(["systemd-detect-virt", "--quiet", "--container"]).ok,
+        # Virtual disks often say without reason that they turn.
+        rotational=rotational(root / "sys/block") and not runner.run(["systemd-detect-virt", "--quiet"]).ok,
         apt=apt,
         listening=listeners(runner.run(["ss", "-Hltnp"]).out, lambda pid: read_text(root / f"proc/{pid}/cgroup") or ""),
         versions=_versions(runner, packages, refresh) if packages and apt else {},

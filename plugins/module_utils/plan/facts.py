@@ -32,7 +32,7 @@ def read(found: Mapping[str, Any]) -> Optional[Facts]:
         cores=cores,
         address=address(found),
         networks=_networks(found),
-        rotational=not guest and _rotational(found),
+        rotational=bool(own["rotational"]) if "rotational" in own else not guest and _rotational(found),
         container=bool(own["container"]) if "container" in own else guest and found.get("virtualization_type") in _CONTAINERS,
         nofile_hard=_number(own.get("nofile_hard")),
         disk_total_mb=_number(own.get("disk_total_mb")) or total,

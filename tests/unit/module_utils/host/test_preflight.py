@@ -135,6 +135,25 @@ def test_the_index_is_fetched_only_when_needed_and_allowed(tmp_path: Path, refre
     assert not any(" update" in asked for asked in known.asked)
 
 
+@pytest.mark.parametrize(
+    ("disks", "virtual", "turns"),
+    [
+        ({"sda": "1", "sdb": "1"}, False, True),
+        ({"sda": "1", "nvme0n1": "0"}, False, False),
+        ({"sda": "1"}, True, False),
+        ({"dm-0": "1", "loop0": "1"}, False, False),
+        ({}, False, False),
+    ],
+)
+def test_disks_turn_when_all_real_ones_do(tmp_path: Path, disks: dict[str, str], virtual: bool, turns: bool) -> None:
+    (tmp_path / "var").mkdir()
+    for name, value in disks.items():
+        (tmp_path / "sys/block" / name / "queue").mkdir(parents=True)
+        (tmp_path / "sys/block" / name / "queue" / "rotational").write_text(f"{value}\n")
+    runner = Recorded({"systemd-detect-virt": "kvm"} if virtual else {})
+    assert preflight.facts(preflight.observe(runner, [], False, tmp_path))["rotational"] is turns
+
+
 def test_registries_that_cannot_be_used() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
