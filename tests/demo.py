@@ -17,7 +17,7 @@ import yaml
 
 from tests.app.__main__ import publish
 from tests.client import records, report
-from tests.fleet import hosts
+from tests.fleet import engine, hosts
 from tests.fleet.shell import ROOT, run, say
 from tests.fleet.spec import parse
 
@@ -63,6 +63,7 @@ def moves(host: str, app: str) -> list[report.Switch]:
 def main() -> int:
     """All of it; 1 when a request failed."""
     LOGS.mkdir(parents=True, exist_ok=True)
+    engine.ensure()
     spec = parse(yaml.safe_load(hosts.spec_path("demo").read_text()))
     hosts.up(spec)
     publish(["v1", "v2"], "demo", "registry")
