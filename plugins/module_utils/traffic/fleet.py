@@ -72,20 +72,19 @@ def _busy(app: str, txn: str, reports: Reports) -> None:
     for host, report in sorted(_edges(app, reports).items()):
         lease, waiting = report.get("lease"), report.get("transaction")
         if lease and not lease["stale"] and lease["txn"] != txn:
+            left = lease["expires_in"]
+            if waiting and waiting["txn"] == lease["txn"] and waiting["seconds_left"] is not None:
+                left = max(min(left, round(waiting["seconds_left"])), 0)  # the dead man gives the lease back
             raise SlipwayError(
                 f"{lease['owner']} holds the lease of {app} on {host} (transaction {lease['txn']}) for another"
-                f" {lease['expires_in']} s. Wait for it, or, when that run is known to be dead, on {host}: slipway unlock {app}."
+                f" {left} s. Wait for it, or, when that run is known to be dead, on {host}: slipway unlock {app}."
             )
         if waiting and waiting["switched"] and waiting["txn"] != txn:
             left = waiting["seconds_left"]
+            then = f"; in {max(left, 0):.0f} s its traffic returns to {waiting['from']}" if left is not None else ""
             raise SlipwayError(
                 f"transaction {waiting['txn']} of {waiting['owner']} moved {app} on {host} to {waiting['to']} and is not"
-                + (
-                    f" confirmed; in {max(left, 0):.0f} s its traffic returns to {waiting['from']}"
-                    if left is not None
-                    else " confirmed"
-                )
-                + f". Wait for that, or on {host}: slipway confirm {app}, or slipway rollback {app}."
+                f" confirmed{then}. Wait for that, or on {host}: slipway confirm {app}, or slipway rollback {app}."
             )
 
 

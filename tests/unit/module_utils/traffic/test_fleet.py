@@ -136,6 +136,9 @@ def test_a_lease_on_an_edge_is_refused_with_its_holder():
     with pytest.raises(SlipwayError, match="ann holds"):
         choice("v1", reports)
     assert choice("v2", reports, txn="t1").target == "green"
+    waits = {**WAITS, "txn": "t1", "seconds_left": 9.6}
+    with pytest.raises(SlipwayError, match="another 10 s"):
+        choice("v2", {"web1": edge("green", **LIVE, lease=LEASE, transaction=waits), "web2": runner(RUNS)})
 
 
 @pytest.mark.parametrize(
