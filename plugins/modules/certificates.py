@@ -95,8 +95,8 @@ reloaded:
 
 from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
+from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
 from ansible_collections.slipway.server.plugins.module_utils.settings import certificates
 
 ENTRY = {
@@ -131,7 +131,7 @@ def reload(runner: Runner, units: list[str]) -> list[str]:
 
 def main() -> None:
     """Read parameters, ask the library, answer."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     params, runner = module.params, Runner()
     entries = [
         certificates.Entry(e["name"], tuple(e["domains"]), e["source"], e["certificate"] or "", e["key"] or "")

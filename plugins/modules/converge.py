@@ -186,8 +186,8 @@ resumed:
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
+from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
 from ansible_collections.slipway.server.plugins.module_utils.settings import converge
 
 PATH = {"type": "path", "required": True}
@@ -278,7 +278,7 @@ def transaction(params: dict[str, Any]) -> converge.Transaction:
 
 def main() -> None:
     """Read parameters, ask the library, answer."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     try:
         done = converge.Converger(Runner()).run(transaction(module.params), module.check_mode)
     except (converge.ConvergeError, OSError) as error:

@@ -96,8 +96,8 @@ actions:
 
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
+from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
 from ansible_collections.slipway.server.plugins.module_utils.settings import converge, docker
 
 REGISTRY = {
@@ -142,7 +142,7 @@ def declared(params: dict[str, Any]) -> docker.Engine:
     )
 
 
-def verify(module: AnsibleModule, engine: docker.Engine, nofile: int) -> None:
+def verify(module: QuietModule, engine: docker.Engine, nofile: int) -> None:
     """Fail, or in check mode warn, with every difference between the declaration and the running daemon."""
     found = [str(mismatch) for mismatch in docker.mismatches(engine, nofile, Runner())]
     if found and not module.check_mode:
@@ -155,7 +155,7 @@ def verify(module: AnsibleModule, engine: docker.Engine, nofile: int) -> None:
 
 def main() -> None:
     """Read parameters, ask the library, answer."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     runner = Runner()
     engine = declared(module.params)
     problems = docker.problems(engine)

@@ -89,8 +89,8 @@ steps:
 
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
+from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
 from ansible_collections.slipway.server.plugins.module_utils.settings import postgresql_objects as objects
 from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql import texts
 from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql_cluster import Cluster
@@ -146,7 +146,7 @@ def wanted(params: dict[str, Any]) -> objects.Wanted:
 
 def main() -> None:
     """Read parameters, compare, run the difference, answer."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     declared, version = wanted(module.params), module.params["version"]
     port = running_port(Cluster(Runner(), version).data_directory())
     psql, state = Psql(Runner(), version, port or 5432), objects.State()

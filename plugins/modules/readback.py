@@ -116,8 +116,8 @@ checked:
   returned: always
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
+from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
 from ansible_collections.slipway.server.plugins.module_utils.settings.readback import Reader
 
 KINDS = ["sysctl", "limit", "unit", "listen", "command", "file", "http", "reach"]
@@ -161,7 +161,7 @@ NEEDS = [
 
 def main() -> None:
     """Read parameters, ask the library, answer."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "name": {"type": "str", "required": True},
             "checks": {"type": "list", "elements": "dict", "required": True, "options": CHECK, "required_if": NEEDS},
