@@ -114,6 +114,23 @@ def slipway_app_checks(apps: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+def slipway_outside(plan: Mapping[str, Any], address: str) -> list[dict[str, Any]]:
+    """What has to be true of a host as seen from elsewhere: its sites answer, what it keeps to itself is closed."""
+    found: list[dict[str, Any]] = []
+    for site in plan.get("nginx_sites") or []:
+        there = {"kind": "http", "host": site["domain"], "connect": address, "insecure": True}
+        found.append({**there, "url": f"https://{site['domain']}{site['health_path']}"})
+        found.append({**there, "url": f"http://{site['domain']}/", "status": 308})
+    opened = {str(rule["port"]) for rule in plan.get("ufw_rules") or [] if "any" in (rule.get("from") or ["any"])}
+    slots = [slot for app in (plan.get("app_apps") or {}).values() for slot in app["slots"].values()]
+    private = {str(instance["port"]) for slot in slots for instance in slot["instances"]}
+    if "postgresql_listen" in plan:
+        private |= {"5432", str(plan["pgbouncer_port"])}
+    for port in sorted(private - opened, key=int):
+        found.append({"kind": "reach", "address": address, "port": port, "closed": True, "timeout": 2})
+    return found
+
+
 class FilterModule:
     """Where Ansible finds the filters."""
 
@@ -130,5 +147,6 @@ class FilterModule:
             slipway_app_secret_files,
             slipway_app_directories,
             slipway_app_checks,
+            slipway_outside,
         )
         return {function.__name__: function for function in functions}

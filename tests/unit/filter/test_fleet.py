@@ -103,3 +103,17 @@ def test_directories_and_checks_follow_what_a_host_does():
         "slipway status shop",
         "/etc/slipway/env/shop.systemd.env",
     ]
+
+
+def test_outside_asks_sites_and_tries_private_ports() -> None:
+    plan = {
+        "nginx_sites": [{"domain": "a.example", "health_path": "/up"}],
+        "ufw_rules": [{"port": 80, "from": ["any"]}, {"port": 3000, "from": ["10.0.0.1"]}, {"port": 3010, "from": ["any"]}],
+        "app_apps": {"a": {"slots": {"blue": {"instances": [{"port": 3000}]}, "green": {"instances": [{"port": 3010}]}}}},
+        "postgresql_listen": ["localhost"],
+        "pgbouncer_port": 6432,
+    }
+    checks = fleet.slipway_outside(plan, "10.0.0.5")
+    assert [check["url"] for check in checks if check["kind"] == "http"] == ["https://a.example/up", "http://a.example/"]
+    assert [check["port"] for check in checks if check["kind"] == "reach"] == ["3000", "5432", "6432"]
+    assert all(check["closed"] for check in checks if check["kind"] == "reach")
