@@ -16,7 +16,7 @@ from tests.fleet import hosts
 from tests.fleet.shell import attempt
 from tests.path.system import System
 
-ROUNDS = int(os.environ.get("SLIPWAY_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("SLIPWAY_ROUNDS", "2"))
 """Deploys and rollbacks under load, two moves a round; 10 for the whole proof."""
 PORTS = {"web1": {22, 80, 443}, "web2": {22}, "db1": {22}}
 TRIED = (22, 80, 443, 2375, 3000, 3010, 5432, 6432, 8080)
