@@ -38,6 +38,8 @@ def app_host(
         "slots": {slot: _slot(app, slot, host, inventory, reached[slot]) for slot in app.slot_order()},
         "runtime": _runtime(app, backend) if backend else None,
         "gate": gate(app, app.health),
+        "canary": {"steps": list(app.canary.steps), "dwell": app.canary.dwell, "patience": app.canary.patience},
+        "failover": app.failover,
         "bake": app.bake,
         "standby": app.standby,
         "confirm_deadline": app.confirm_deadline,

@@ -164,6 +164,7 @@ class Builder:
             "max_body": app.max_body,
             "read_timeout": app.read_timeout,
             "health_path": app.health.path,
+            "canary": {"by": app.canary.by, "cookie": app.canary.cookie},
         }
 
     def _database(self, host: Host, facts: Facts | None, sized: Sized) -> dict[str, Any]:

@@ -124,6 +124,17 @@ class Jobs:
 
 
 @dataclass(frozen=True)
+class Canary:
+    """How traffic moves step by step: percent of each step, seconds that a step lasts at least and at most, who stays together."""
+
+    steps: tuple[int, ...] = ()
+    dwell: int = 30
+    patience: int = 120
+    by: str = "cookie"
+    cookie: str = "slipway"
+
+
+@dataclass(frozen=True)
 class App:
     """One entry of slipway_apps without its secrets. `processes` 0 means: sized by the plan."""
 
@@ -140,6 +151,8 @@ class App:
     processes: int = 0
     threads: int = 5
     memory_mb: int = 0
+    canary: Canary = field(default_factory=Canary)
+    failover: bool = True
     bake: int = 10
     standby: int = 900
     confirm_deadline: int = 120

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from ..traffic.flags import SHARE
 from . import reader as shape
-from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Database, Health, Release, Tls
+from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Canary, Database, Health, Release, Tls
 from .placeholders import Undefined, is_example_domain, is_placeholder, is_placeholder_secret
 from .reader import Reader, closest, kind, megabytes
 
@@ -46,6 +47,8 @@ BACKEND_KEYS = (
     "stop_timeout",
 )
 HEALTH_KEYS = ("path", "status", "json", "version", "successes", "interval", "timeout", "min_healthy", "deadline")
+CUTOVER_KEYS = ("canary", "failover", "bake", "standby", "confirm_deadline")
+CANARY_KEYS = ("steps", "dwell", "patience", "by", "cookie")
 DATABASE_KEYS = ("name", "user", "password", "pooled", "host", "prepared_statements", "statement_timeout", "lock_timeout")
 MOVED = {"expect_json": "json", "image": "releases.<name>.image", "archive": "releases.<name>.archive", "ports": "port"}
 OWN_KEYS = {"WEB_CONCURRENCY": "processes", "RAILS_MAX_THREADS": "threads"}
@@ -85,7 +88,7 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
     releases = _releases(read, data, key)
     backends = _backends(read, data, key, hosts)
     env = _env(read, data, key)
-    cutover = read.mapping(data.get("cutover") or {}, key + ".cutover", ("bake", "standby", "confirm_deadline"))
+    cutover = read.mapping(data.get("cutover") or {}, key + ".cutover", CUTOVER_KEYS)
     app = App(
         name=str(name),
         domain=_domain(read, data, key, tls),
@@ -103,6 +106,8 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
         processes=read.number(data, "processes", key, 1, 512, 0),
         threads=read.number(data, "threads", key, 1, 512, 5),
         memory_mb=megabytes(read.text(data, "memory", key, shape.SIZE, "a size such as 512M")),
+        canary=_canary(read, cutover.get("canary") or {}, key + ".cutover.canary"),
+        failover=read.flag(cutover, "failover", key + ".cutover", True),
         bake=read.number(cutover, "bake", key + ".cutover", 0, 3600, 10),
         standby=read.number(cutover, "standby", key + ".cutover", 0, 604800, 900),
         confirm_deadline=read.number(cutover, "confirm_deadline", key + ".cutover", 5, 86400, 120),
@@ -112,6 +117,36 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
     )
     _relations(read, app, key)
     return app, read.problems
+
+
+def _canary(read: Reader, raw: Any, key: str) -> Canary:
+    data = read.mapping(raw, key, CANARY_KEYS)
+    steps = data.get("steps")
+    found: list[int] = []
+    if steps is not None and not isinstance(steps, list):
+        read.fail(key + ".steps", f"must be a list, but is {kind(steps)}", "Write it as [5, 25, 50]")
+        steps = None
+    for index, value in enumerate(steps or []):
+        path = f"{key}.steps[{index}]"
+        if isinstance(value, bool) or not isinstance(value, int):
+            read.fail(path, f"must be a whole number, but is {kind(value)}", "Write percent of the traffic, such as 25")
+        elif value % SHARE or not 0 < value < 100:
+            read.fail(path, f"is {value}, but a step is {SHARE}, {2 * SHARE}, … to {100 - SHARE} percent", "Choose one of them")
+        elif found and value <= found[-1]:
+            read.fail(path, f"is {value}, not more than the step before, {found[-1]}", "Order the steps from small to large")
+        else:
+            found.append(value)
+    dwell = read.number(data, "dwell", key, 1, 86400, 30)
+    patience = read.number(data, "patience", key, 1, 86400, max(120, 2 * dwell))
+    if patience < dwell:
+        read.fail(key + ".patience", f"is {patience} s, less than dwell, {dwell} s", "Give it at least dwell")
+    return Canary(
+        tuple(found),
+        dwell,
+        patience,
+        read.choice(data, "by", key, ("cookie", "address", "request"), "cookie"),
+        read.text(data, "cookie", key, shape.ENV_NAME, "a cookie's name of letters, digits and _", "slipway"),
+    )
 
 
 def _domain(read: Reader, data: Mapping[str, Any], key: str, tls: Tls) -> str:

@@ -12,6 +12,7 @@ NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 DOMAIN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
 SIZE = re.compile(r"[0-9]+[kKmMgG]?")
+COOKIE = re.compile(r"[A-Za-z0-9_]+")
 HEADER = re.compile(r"[A-Za-z0-9-]+")
 UNQUOTABLE = re.compile(r'["\\$\x00-\x1f\x7f]')
 DESCRIPTORS_BESIDE = 64
@@ -24,7 +25,16 @@ def site_problems(sites: Sequence[Mapping[str, Any]]) -> list[str]:
     for what, values in (
         ("site name", [str(site["name"]) for site in sites]),
         ("domain", [domain for site in sites for domain in _domains(site)]),
-        ("upstream", [f"{site['name']}_{slot['name']}" for site in sites for slot in site["slots"]]),
+        (
+            "upstream",
+            [
+                f"{site['name']}_{slot['name']}_{spare['name']}"
+                for site in sites
+                for slot in site["slots"]
+                for spare in site["slots"]
+            ],
+        ),
+        ("variable", [f"$slipway_bucket_{str(site['name']).replace('-', '_')}" for site in sites]),
     ):
         found += [f"{what} {value} is declared twice; keep one" for value in _doubles(values)]
     return found
@@ -81,6 +91,9 @@ def _one(site: Mapping[str, Any]) -> list[str]:
     paths["health_path"] = site.get("health_path") or "/"
     paths.update({f"websockets {path}": path for path in site.get("websockets") or []})
     found += [f"{key}: {path!r} is not a plain absolute path" for key, path in paths.items() if not PATH.fullmatch(str(path))]
+    cookie = (site.get("canary") or {}).get("cookie") or "slipway"
+    if not COOKIE.fullmatch(str(cookie)):
+        found.append(f"canary.cookie: {cookie!r} is not a name that nginx can read; use letters, digits and _")
     if not SIZE.fullmatch(str(site.get("max_body") or "10m")):
         found.append(f"max_body: {site['max_body']!r} is not a size such as 10m")
     return [f"site {name}: {problem}" for problem in found]

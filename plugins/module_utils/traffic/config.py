@@ -18,6 +18,7 @@ from ..health.http import Expectation
 from ..health.probes import BadTarget, split_address
 from .disk import Disk
 from .errors import SlipwayError
+from .flags import SHARE
 from .layout import Layout
 
 SCHEMA = 1
@@ -84,6 +85,15 @@ class Runtime:
 
 
 @dataclass(frozen=True)
+class Canary:
+    """Steps in percent of the traffic; seconds that each lasts at least, and at most while there is no verdict."""
+
+    steps: tuple[int, ...] = ()
+    dwell: float = 30.0
+    patience: float = 120.0
+
+
+@dataclass(frozen=True)
 class App:
     """One application on one host; times in seconds."""
 
@@ -98,6 +108,8 @@ class App:
     bake: float
     standby: float
     confirm_deadline: float
+    canary: Canary = field(default_factory=Canary)
+    failover: bool = True
 
     def slot(self, name: str) -> Slot:
         """The slot of that name; raises SlipwayError that lists the slots there are."""
@@ -217,10 +229,21 @@ def parse(text: str, file: str) -> App:
         read.seconds("bake", 10),
         read.seconds("standby", 900),
         read.seconds("confirm_deadline", 120, 1),
+        _canary(read.inner("canary", read.mapping("canary"))),
+        read.yes("failover", True),
     )
     if app.confirm_deadline < app.bake + 5:
         raise read.fail("confirm_deadline", f"at least 5 s more than bake, which is {app.bake:g} s")
     return app
+
+
+def _canary(read: _Reader) -> Canary:
+    steps = read.values.get("steps") or []
+    fits = isinstance(steps, list) and all(type(step) is int and 0 < step < 100 and step % SHARE == 0 for step in steps)
+    if not fits or sorted(set(steps)) != steps:
+        raise read.fail("steps", f"a rising list of multiples of {SHARE} below 100")
+    dwell = read.seconds("dwell", 30)
+    return Canary(tuple(steps), dwell, read.seconds("patience", max(120.0, dwell), dwell))
 
 
 def _slot(read: _Reader, name: str, gate: Gate) -> Slot:

@@ -58,9 +58,16 @@ def test_all_problems_come_together():
 
 def test_two_sites_can_clash_in_their_upstreams():
     slot = {"members": ["127.0.0.1:1"]}
-    first = {**SITE, "name": "a", "domain": "a.test", "aliases": [], "slots": [{**slot, "name": "b_c"}]}
-    second = {**SITE, "name": "a_b", "domain": "b.test", "aliases": [], "slots": [{**slot, "name": "c"}]}
-    assert nginx.site_problems([first, second]) == ["upstream a_b_c is declared twice; keep one"]
+    first = {**SITE, "name": "a", "domain": "a.test", "aliases": [], "slots": [{**slot, "name": name} for name in ("b_c", "d")]}
+    second = {**SITE, "name": "a_b", "domain": "b.test", "aliases": [], "slots": [{**slot, "name": name} for name in ("c", "d")]}
+    assert nginx.site_problems([first, second]) == ["upstream a_b_c_d is declared twice; keep one"]
+
+
+def test_two_sites_can_clash_in_their_variables():
+    sites = [
+        {**SITE, "name": name, "domain": f"{name[:1]}{index}.test", "aliases": []} for index, name in enumerate(("a-b", "a_b"))
+    ]
+    assert nginx.site_problems(sites) == ["variable $slipway_bucket_a_b is declared twice; keep one"]
 
 
 @pytest.mark.parametrize(
