@@ -125,7 +125,7 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Canary:
-    """How traffic moves step by step: percent of each step, seconds that a step lasts at least and at most, who stays together."""
+    """Traffic in steps: percent of each, seconds that one lasts at least and at most, which requests stay together."""
 
     steps: tuple[int, ...] = ()
     dwell: int = 30

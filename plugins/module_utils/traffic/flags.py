@@ -76,7 +76,7 @@ def spares(order: Sequence[str], present: Collection[str]) -> list[str]:
 def shares(order: Sequence[str], present: Collection[str]) -> dict[str, int]:
     """Percent of the traffic of each slot that gets any. A bucket that several slots claim goes to the last of `order`."""
     main = active(order, present)
-    owner = {number: main for number in range(1, BUCKETS + 1)}
+    owner = dict.fromkeys(range(1, BUCKETS + 1), main)
     claims = buckets(order, present)
     for slot in order:
         owner.update({int(name[-2:]): slot for name in claims.get(slot, ())})
