@@ -239,8 +239,9 @@ def parse(text: str, file: str) -> App:
 
 def _canary(read: _Reader) -> Canary:
     steps = read.values.get("steps") or []
-    fits = isinstance(steps, list) and all(type(step) is int and 0 < step < 100 and step % SHARE == 0 for step in steps)
-    if not fits or sorted(set(steps)) != steps:
+    if not isinstance(steps, list) or any(type(step) is not int or step % SHARE or not 0 < step < 100 for step in steps):
+        raise read.fail("steps", f"a list of multiples of {SHARE} below 100")
+    if sorted(set(steps)) != steps:
         raise read.fail("steps", f"a rising list of multiples of {SHARE} below 100")
     dwell = read.seconds("dwell", 30)
     return Canary(tuple(steps), dwell, read.seconds("patience", max(120.0, dwell), dwell))
