@@ -53,14 +53,6 @@ def slipway_choice(
         return fleet.Choice("", "", None, False, False, str(error)).as_dict()
 
 
-def slipway_choice_back(results: Mapping[str, Any], app: str, to: str = "") -> dict[str, object]:
-    """The slot to go back to, from the results of slot_info on all hosts of the app."""
-    try:
-        return fleet.choose_back(app, to, _reports(results, app)).as_dict()
-    except SlipwayError as error:
-        return fleet.Choice("", "", None, False, False, str(error)).as_dict()
-
-
 def slipway_app_files(apps: Mapping[str, Any]) -> list[dict[str, str]]:
     """The descriptions of the apps on a host, as files for converge."""
     return [
@@ -142,7 +134,6 @@ class FilterModule:
             slipway_last_words,
             slipway_never_deployed,
             slipway_choice,
-            slipway_choice_back,
             slipway_app_files,
             slipway_app_secret_files,
             slipway_app_directories,

@@ -41,12 +41,18 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("--to", default=rollback.PREVIOUS, metavar="SLOT", help="another slot than the one before")
     back.add_argument("--reason", metavar="TEXT", help="why; marks the release as bad")
     back.add_argument("--force", action="store_true", help="even to a release that was taken back before")
+    back.add_argument("--owner", metavar="NAME", help="who does this, instead of the user")
+    back.add_argument("--dry-run", action="store_true", help="look and tell what would be done")
     recover = command("recover", "Finish or take back what a crash left behind.", every=True)
     recover.add_argument("--deadline", action="store_true", help="the time to confirm is over (the dead man calls this)")
     confirm = command("confirm", "Make the switch that waits for confirmation final.")
     confirm.add_argument("--txn", metavar="ID", help="only this transaction")
     retire = command("retire", "Stop a standby slot when its time is over and nobody uses it.")
     retire.add_argument("slot", metavar="SLOT")
+    settle = command("settle", "After a rollback: mark the slot that has the traffic, keep the one that had it warm for a while.")
+    settle.add_argument("--active", metavar="SLOT", required=True, help="the slot that has the traffic")
+    settle.add_argument("--standby", metavar="SLOT", required=True, help="the slot that had it")
+    settle.add_argument("--owner", metavar="NAME", help="who does this, instead of the user")
     history = command("history", "Show what happened.")
     history.add_argument("--limit", type=int, default=20, metavar="N", help="at most N entries")
     command("unlock", "Release the lease of a run that is known to be dead.")
@@ -96,6 +102,7 @@ def _dispatch(options: argparse.Namespace, host: Host) -> int:
         "recover": _recover,
         "confirm": _confirm,
         "retire": _retire,
+        "settle": _settle,
         "history": _history,
         "unlock": _unlock,
     }
@@ -119,8 +126,12 @@ def _status(options: argparse.Namespace, host: Host) -> int:
 
 
 def _rollback(options: argparse.Namespace, host: Host) -> int:
-    request = rollback.Request(options.to, options.reason, None, _owner(), options.force, looks=2)
-    done = rollback.Rollback(host, host.app(options.app)).run(request)
+    request = rollback.Request(options.to, options.reason, None, options.owner or _owner(), options.force, looks=2)
+    back = rollback.Rollback(host, host.app(options.app))
+    done = back.preview(request) if options.dry_run else back.run(request)
+    if done["outcome"] == "planned":
+        steps = "; ".join(map(str, done["plan"])) if isinstance(done["plan"], list) else ""
+        return _say(options, done, f"{options.app}: would go from {done['from']} to {done['to']} ({done['detail']}): {steps}.")
     if done["outcome"] == "unchanged":
         return _say(options, done, f"{options.app}: {done['reason']}.")
     text = f"{options.app}: traffic is on {done['to']}"
@@ -177,6 +188,16 @@ def _retire(options: argparse.Namespace, host: Host) -> int:
         print(f"{options.app}: {text}.", file=sys.stderr)
         host.clock.sleep(again)
     return _say(options, {"app": options.app, "slot": options.slot, "message": text}, f"{options.app}: {text}.")
+
+
+def _settle(options: argparse.Namespace, host: Host) -> int:
+    from .slots import Request, Slots
+
+    slots, owner = Slots(host, host.app(options.app)), options.owner or _owner()
+    there = slots.mark_active(Request(options.active, active=options.active, owner=owner))
+    left = slots.standby(Request(options.standby, active=options.active, owner=owner))
+    data = {"app": options.app, "changed": bool(there["changed"] or left["changed"]), "active": there, "standby": left}
+    return _say(options, data, f"{options.app}: {options.active} is marked active, {options.standby} is {left['state']}.")
 
 
 def _history(options: argparse.Namespace, host: Host) -> int:

@@ -37,8 +37,10 @@ class Choice:
 
 def _edges(app: str, reports: Reports) -> dict[str, Mapping[str, Any]]:
     edges = {host: report for host, report in reports.items() if report.get("edge")}
+    if not reports:
+        raise SlipwayError(f"no host that answered knows {app}. The playbook status.yml shows the applications of all hosts.")
     if not edges:
-        raise SlipwayError(f"{app} has no edge among {', '.join(sorted(reports)) or 'no hosts'}: put a host into the group edge.")
+        raise SlipwayError(f"{app} has no edge among {', '.join(sorted(reports))}: put a host into the group edge.")
     return edges
 
 
@@ -159,8 +161,15 @@ def choose_back(app: str, to: str, reports: Reports) -> Choice:
     if target not in sample["slots"]:
         raise SlipwayError(f"{app} has no slot {target!r}. Slots: {', '.join(sample['slot_order'])}.")
     release = next((report["served"][target] for report in edges.values() if report["served"].get(target)), None)
-    there = all(report["active"] == target for report in edges.values())
+    left = [report["active"] for report in edges.values() if report["active"] != target]
+    there, active = not left, str(left[0]) if left else active
     return Choice(active, str(target), release or sample["slots"][target]["release"], False, there)
+
+
+def asleep(target: str, reports: Reports) -> list[str]:
+    """Hosts that have instances of slot `target` of which one does not run."""
+    slots = {host: report["slots"].get(target) or {"instances": []} for host, report in reports.items()}
+    return sorted(host for host, slot in slots.items() if not all(instance["alive"] for instance in slot["instances"]))
 
 
 def failures(results: Mapping[str, Optional[Mapping[str, Any]]], silent_too: bool = True) -> list[str]:

@@ -50,12 +50,6 @@ def test_a_choice_without_one_of_the_hosts_is_a_problem(silent):
     assert set(found) == {"active", "target", "release", "first", "unchanged", "problem"}
 
 
-def test_the_way_back_needs_only_the_hosts_that_answer():
-    results = {"web1": seen(shop=report(previous="green")), "web2": None}
-    assert fleet.slipway_choice_back(results, "shop")["target"] == "green"
-    assert "nothing to go back to" in str(fleet.slipway_choice_back({"web1": seen(shop=report())}, "shop")["problem"])
-
-
 def test_failures_may_leave_out_silent_hosts():
     results = {"web1": {"failed": True, "msg": "no"}, "web2": None}
     assert fleet.slipway_failures(results) == ["web1: no", "web2: did not answer"]

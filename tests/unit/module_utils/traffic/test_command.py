@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
 from ansible_collections.slipway.server.plugins.module_utils.traffic import cli, install
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
+from ansible_collections.slipway.server.plugins.module_utils.traffic.records import SlotState
 
 from tests.unit.module_utils.traffic.world import FakeClock, FakeRunner, Fuse, World
 
@@ -61,6 +62,27 @@ def test_confirm_rollback_history(world: World, capsys: pytest.CaptureFixture[st
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["adopted", "confirmed", "rolled_back"]
     assert "reason=orders fail" in lines[-1]
+
+
+def test_rollback_tells_beforehand_and_settle_marks_what_came_of_it(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    switched(world)
+    assert run(world, "confirm", "shop") == 0
+    for slot, release in (("blue", "v1"), ("green", "v2")):
+        world.host.records("shop").save_slot(SlotState(slot, "active" if slot == "green" else "standby", release))
+    capsys.readouterr()
+    assert run(world, "rollback", "shop", "--dry-run") == 0
+    assert capsys.readouterr().out == "shop: would go from green to blue (well): remove flag green.\n"
+    assert world.serving == "green"
+    assert run(world, "settle", "shop", "--active", "blue", "--standby", "green") == 1
+    assert "the flags on web1 say green" in capsys.readouterr().err
+    assert run(world, "rollback", "shop", "--owner", "ann") == 0
+    assert world.host.records("shop").history(1)[0]["owner"] == "ann"
+    assert run(world, "settle", "shop", "--active", "blue", "--standby", "green") == 0
+    assert capsys.readouterr().out.endswith("shop: blue is marked active, green is standby.\n")
+    assert {name: state.state for name, state in world.host.records("shop").slots().items()} == {
+        "blue": "active",
+        "green": "standby",
+    }
 
 
 def test_recover(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,7 @@ def test_no_idle_managed_slot():
 def test_no_edge():
     with pytest.raises(SlipwayError, match="no edge among web2: put a host into the group edge"):
         choice("v1", {"web2": runner()})
-    with pytest.raises(SlipwayError, match="no edge among no hosts"):
+    with pytest.raises(SlipwayError, match="no host that answered knows shop"):
         fleet.choose_back("shop", "", {})
 
 
@@ -118,7 +118,14 @@ def test_edges_that_disagree_are_named_with_a_remedy():
     with pytest.raises(SlipwayError, match="do not agree about `active`"):
         fleet.choose_back("shop", "", reports)
     found = fleet.choose_back("shop", "blue", reports)
-    assert (found.target, found.unchanged) == ("blue", False)
+    assert (found.active, found.target, found.unchanged) == ("green", "blue", False)
+
+
+def test_hosts_whose_slot_does_not_run_are_named():
+    reports = {"web1": edge(**LIVE), "web2": runner(RUNS)}
+    assert fleet.asleep("blue", reports) == []
+    reports["web2"]["slots"]["blue"]["instances"] = [{"name": "n", "alive": False}]
+    assert fleet.asleep("blue", reports) == ["web2"]
 
 
 def test_an_edge_that_does_not_know_the_release_yet_is_deployed_to():
