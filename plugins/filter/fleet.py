@@ -69,14 +69,11 @@ def slipway_app_secret_files(entries: Mapping[str, Any], apps: Mapping[str, Any]
     """The environment files of the apps that run on a host, each quoted for its consumer, as secret files for converge."""
     found = []
     for name, app in sorted(apps.items()):
-        runtime = app.get("runtime")
-        if not runtime:
-            continue
         try:
-            text = env.render(env.variables(entries[name], app), runtime["kind"])
+            texts = env.files(entries.get(name, {}), app)
         except env.BadValue as error:
             raise AnsibleFilterError(f"app {name}: {error}") from error
-        found.append({"path": runtime["env_file"], "content": text, "mode": "0600", "effect": "none"})
+        found += [{"path": path, "content": text, "mode": "0600", "effect": "none"} for path, text in texts.items()]
     return found
 
 
@@ -100,9 +97,7 @@ def slipway_app_checks(apps: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
     for name, app in sorted(apps.items()):
         found.append({"kind": "command", "argv": ["/usr/local/sbin/slipway", "status", name], "what": f"slipway status {name}"})
-        runtime = app.get("runtime")
-        if runtime:
-            found.append({"kind": "file", "path": runtime["env_file"], "mode": "0600", "owner": "root"})
+        found += [{"kind": "file", "path": path, "mode": "0600", "owner": "root"} for path in env.paths(app)]
     return found
 
 

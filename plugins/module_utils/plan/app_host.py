@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Optional
 
 from .firewall import local_only, pooler_port
-from .model import POSTGRESQL_PORT, App, Backend, Facts, Health, Host, Inventory
+from .model import POSTGRESQL_PORT, App, Backend, Database, Facts, Health, Host, Inventory, Migrations
 from .sizing import app_pool, version
 
 STATE = "/var/lib/slipway"
@@ -44,6 +45,7 @@ def app_host(
         "standby": app.standby,
         "confirm_deadline": app.confirm_deadline,
         "environment": _environment(app, host, inventory, processes, database_facts),
+        **_change(app, inventory),
     }
 
 
@@ -156,6 +158,54 @@ def _runtime(app: App, backend: Backend) -> dict[str, Any]:
     return found
 
 
+def _change(app: App, inventory: Inventory) -> dict[str, Any]:
+    """Migrations, hooks and notification, each only where the entry has it."""
+    found: dict[str, Any] = {}
+    if app.migrations:
+        found["migrations"] = _migrations(app, app.migrations, inventory)
+    if app.hooks:
+        found["hooks"] = {state: [asdict(hook) for hook in listed] for state, listed in app.hooks.items()}
+    if app.notify:
+        url_file = f"/etc/slipway/env/{app.name}.notify" if app.notify.url else None
+        found["notify"] = {"command": app.notify.command or None, "url_file": url_file, "timeout": app.notify.timeout}
+    return found
+
+
+def _migrations(app: App, declared: Migrations, inventory: Inventory) -> dict[str, Any]:
+    """A migration goes past the pooler: it may run for long, and its session has timeouts of its own."""
+    name = app.migration_host()
+    backup: dict[str, Any] = {"max_age": declared.backup_max_age}
+    if declared.backup_command:
+        backup["command"] = declared.backup_command
+    elif declared.backup_file or app.database:
+        backup["file"] = declared.backup_file or f"{STATE}/backups/{app.database.name if app.database else app.name}.json"
+        backup["host"] = app.database.host if app.database else name
+    found: dict[str, Any] = {
+        "host": name,
+        "check": declared.check,
+        "apply": declared.apply,
+        "timeout": declared.timeout,
+        "lock_timeout": declared.lock_timeout,
+        "direct": app.database is not None,
+        "backup": backup,
+    }
+    if app.database and app.database.pooled and app.database.host and name:
+        server = inventory.host(app.database.host)
+        found["env_file"] = f"/etc/slipway/env/{app.name}.migrations.env"
+        found["database"] = _database(app, app.database, inventory.host(name), server, POSTGRESQL_PORT)
+    return found
+
+
+def _database(app: App, database: Database, host: Host, server: Host, port: int) -> dict[str, Any]:
+    docker = any(backend.runtime == "docker" and backend.managed for backend in app.backends_on(host.name))
+    return {
+        "name": database.name,
+        "user": database.user,
+        "host": "127.0.0.1" if server.name == host.name and not docker else server.address,
+        "port": port,
+    }
+
+
 def _environment(app: App, host: Host, inventory: Inventory, processes: int, database_facts: Optional[Facts]) -> dict[str, Any]:
     """Plain values for every process of the app here, and how it reaches its database. Secrets are joined by slipway_env."""
     values = {"RAILS_MAX_THREADS": str(app.threads)}
@@ -171,11 +221,6 @@ def _environment(app: App, host: Host, inventory: Inventory, processes: int, dat
         prepared = not app.database.pooled or seen >= (1, 21)
     values["DB_POOL"] = str(app_pool(app))
     values["DB_PREPARED_STATEMENTS"] = "true" if prepared else "false"
-    docker = any(backend.runtime == "docker" and backend.managed for backend in app.backends_on(host.name))
-    found["database"] = {
-        "name": app.database.name,
-        "user": app.database.user,
-        "host": "127.0.0.1" if server.name == host.name and not docker else server.address,
-        "port": pooler_port(server) if app.database.pooled else POSTGRESQL_PORT,
-    }
+    port = pooler_port(server) if app.database.pooled else POSTGRESQL_PORT
+    found["database"] = _database(app, app.database, host, server, port)
     return found

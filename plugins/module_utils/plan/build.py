@@ -274,7 +274,7 @@ class Builder:
                 continue
             entry = {"database": [app.database.name], "user": [app.database.user], "method": "scram-sha-256"}
             found.append({"type": "local", **entry})
-            if not app.database.pooled:
+            if not app.database.pooled or app.migrations:
                 only = Inventory(apps=(app,), hosts=self.inventory.hosts)
                 bare = Host(server.name, server.groups, server.address)
                 for address in firewall.clients(bare, only, self.network)[1]:

@@ -31,6 +31,30 @@ def variables(app: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, str]
     return dict(sorted(found.items()))
 
 
+def paths(host: Mapping[str, Any]) -> list[str]:
+    """Files of root alone that an app has on a host: its environment, that of its migrations, and who is told."""
+    found = [(host.get("runtime") or {}).get("env_file")]
+    migrations, notify = host.get("migrations") or {}, host.get("notify") or {}
+    found.append(migrations.get("env_file") if migrations.get("host") == host.get("host") else None)
+    found.append(notify.get("url_file") if host.get("edge") else None)
+    return [path for path in found if path]
+
+
+def files(app: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, str]:
+    """The text of each of them; raises BadValue for what its reader cannot carry."""
+    runtime, migrations = host.get("runtime") or {}, host.get("migrations") or {}
+    texts: dict[str, str] = {}
+    for path in paths(host):
+        if path == runtime.get("env_file"):
+            texts[path] = render(variables(app, host), runtime["kind"])
+        elif path == migrations.get("env_file"):
+            url = database_url(migrations["database"], str(app["database"]["password"]))
+            texts[path] = render({"DATABASE_URL": url}, runtime["kind"])
+        else:
+            texts[path] = str(app["notify"]["url"]) + "\n"
+    return texts
+
+
 def database_url(database: Mapping[str, Any], password: str) -> str:
     """postgresql://… with every part encoded, so that no character of a password changes its meaning."""
     user, secret, name = (quote(str(part), safe="") for part in (database["user"], password, database["name"]))

@@ -104,10 +104,12 @@ def clients(server: Host, inventory: Inventory, network: str) -> tuple[list[str]
         target = pooled if app.database.pooled else direct
         for backend in app.backends:
             for name in backend.hosts:
-                if name != server.name:
-                    target[inventory.host(name).address] = None
-                elif backend.runtime == "docker":
-                    target.update(dict.fromkeys(container_networks(server, network)))
+                there = [inventory.host(name).address] if name != server.name else []
+                if name == server.name and backend.runtime == "docker":
+                    there = container_networks(server, network)
+                target.update(dict.fromkeys(there))
+                if name == app.migration_host():
+                    direct.update(dict.fromkeys(there))
     for entry in server.overrides.get("postgresql_hba", ()):
         address = str(entry.get("address", "")) if isinstance(entry, dict) else ""
         if address and not address.startswith(("127.", "::1")):

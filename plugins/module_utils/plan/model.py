@@ -116,6 +116,38 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Migrations:
+    """How a release changes its database; times are whole seconds. An empty `backup_file` stands for the usual one."""
+
+    check: str
+    apply: str
+    timeout: int = 600
+    lock_timeout: int = 5
+    backup_file: str = ""
+    backup_command: str = ""
+    backup_max_age: int = 3600
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A command at a state of a deployment; `timeout` in whole seconds."""
+
+    command: str
+    on_failure: str
+    timeout: int = 60
+    user: str = "root"
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Who is told how a deployment ended; the URL itself stays outside."""
+
+    command: str = ""
+    url: bool = False
+    timeout: int = 5
+
+
+@dataclass(frozen=True)
 class Jobs:
     """Background job processes: `processes` times `threads` sessions."""
 
@@ -160,6 +192,14 @@ class App:
     tls: Tls = field(default_factory=Tls)
     env: Mapping[str, str] = field(default_factory=dict)
     jobs: tuple[Jobs, ...] = ()
+    migrations: Optional[Migrations] = None
+    hooks: Mapping[str, tuple[Hook, ...]] = field(default_factory=dict)
+    notify: Optional[Notify] = None
+
+    def migration_host(self) -> str:
+        """The one host that runs migrations; empty when the app has none."""
+        managed = (backend.hosts[0] for backend in self.backends if backend.managed and backend.hosts)
+        return next(managed, "") if self.migrations else ""
 
     def hosts(self) -> tuple[str, ...]:
         """Hosts with an instance of this app, in the order of the backends."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ..traffic.flags import SHARE
+from . import parse_change
 from . import reader as shape
 from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Canary, Database, Health, Release, Tls
 from .placeholders import Undefined, is_example_domain, is_placeholder, is_placeholder_secret
@@ -30,6 +31,9 @@ APP_KEYS = (
     "env",
     "secrets",
     "tls",
+    "migrations",
+    "hooks",
+    "notify",
 )
 BACKEND_KEYS = (
     "runtime",
@@ -114,6 +118,9 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
         database=_database(read, data, key, hosts, env),
         tls=tls,
         env=env,
+        migrations=parse_change.migrations(read, data, key, backends),
+        hooks=parse_change.hooks(read, data, key),
+        notify=parse_change.notify(read, data, key),
     )
     _relations(read, app, key)
     return app, read.problems

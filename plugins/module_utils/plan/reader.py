@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from re import Pattern
 from typing import Any, Optional
@@ -135,6 +136,14 @@ class Reader:
             self.fail(path, "does not look right", f"Expected {hint}")
             return ""
         return str(value)
+
+    def command(self, line: str, path: str) -> str:
+        """`line`, which is split like a shell does."""
+        try:
+            shlex.split(line)
+        except ValueError as error:
+            self.fail(path, f"cannot be split into words: {str(error).lower()}", "Close the quote")
+        return line
 
     def number(
         self, data: Mapping[str, Any], name: str, key: str, low: int, high: int, default: int = 0, required: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Optional
@@ -24,6 +25,9 @@ from .layout import Layout
 SCHEMA = 1
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 KINDS = ("docker", "systemd")
+ABORTABLE = ("planned", "staged", "healthy", "gated", "canary", "switched", "baking")
+HOOK_STATES = (*ABORTABLE, "confirmed", "draining", "retired", "rolling_back", "rolled_back", "failed")
+FAILURES = ("abort", "warn")
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,51 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class Backup:
+    """What proves a backup: a record on this host, or a command that prints one; it must be younger than `max_age` seconds."""
+
+    file: str = ""
+    command: Optional[str] = None
+    max_age: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Migrations:
+    """How a release changes its database, on `host` only; commands without a shell, times in seconds.
+
+    `env_file` comes after the environment of the runtime; it leads past the pooler to the database itself (`direct`).
+    """
+
+    host: str
+    check: str
+    apply: str
+    timeout: float = 600.0
+    lock_timeout: float = 5.0
+    direct: bool = False
+    env_file: Optional[str] = None
+    backup: Backup = field(default_factory=Backup)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A shell command at a state of a transaction; `timeout` in seconds, `on_failure` abort (where that can be) or warn."""
+
+    command: str
+    on_failure: str = "warn"
+    timeout: float = 60.0
+    user: str = "root"
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Who is told of the end of a transaction; `url_file` (root only) holds the address, `timeout` in seconds."""
+
+    command: Optional[str] = None
+    url_file: Optional[str] = None
+    timeout: float = 5.0
+
+
+@dataclass(frozen=True)
 class App:
     """One application on one host; times in seconds."""
 
@@ -110,6 +159,9 @@ class App:
     confirm_deadline: float
     canary: Canary = field(default_factory=Canary)
     failover: bool = True
+    migrations: Optional[Migrations] = None
+    hooks: Mapping[str, tuple[Hook, ...]] = field(default_factory=dict)
+    notify: Optional[Notify] = None
 
     def slot(self, name: str) -> Slot:
         """The slot of that name; raises SlipwayError that lists the slots there are."""
@@ -231,6 +283,9 @@ def parse(text: str, file: str) -> App:
         read.seconds("confirm_deadline", 120, 1),
         _canary(read.inner("canary", read.mapping("canary"))),
         read.yes("failover", True),
+        migrations=_migrations(read.inner("migrations", read.mapping("migrations"))) if read.has("migrations") else None,
+        hooks=_hooks(read.inner("hooks", read.mapping("hooks"))),
+        notify=_notify(read.inner("notify", read.mapping("notify"))) if read.has("notify") else None,
     )
     if app.confirm_deadline < app.bake + 5:
         raise read.fail("confirm_deadline", f"at least 5 s more than bake, which is {app.bake:g} s")
@@ -345,6 +400,55 @@ def _runtime(read: _Reader) -> Runtime:
     if kind == "systemd" and not runtime.root.startswith("/"):
         raise read.fail("root", "an absolute path")
     return runtime
+
+
+def _migrations(read: _Reader) -> Migrations:
+    backup = read.inner("backup", read.mapping("backup"))
+    found = Migrations(
+        read.text("host"),
+        read.text("check"),
+        read.text("apply"),
+        read.seconds("timeout", 600, 1),
+        read.seconds("lock_timeout", 5, 0.1),
+        read.yes("direct", False),
+        read.maybe_text("env_file"),
+        Backup(backup.text("file", ""), backup.maybe_text("command"), backup.seconds("max_age", 3600, 1)),
+    )
+    for key in ("check", "apply"):
+        if not _words(read.text(key)):
+            raise read.fail(key, "a command line with matching quotes")
+    return found
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return []
+
+
+def _hooks(read: _Reader) -> dict[str, tuple[Hook, ...]]:
+    found = {}
+    for state, listed in read.values.items():
+        if state not in HOOK_STATES or not isinstance(listed, list):
+            raise read.fail(state, f"a list at one of {', '.join(HOOK_STATES)}")
+        items = [read.inner(f"{state}[{number}]", value) for number, value in enumerate(listed)]
+        found[state] = tuple(_hook(item, state) for item in items)
+    return found
+
+
+def _hook(read: _Reader, state: str) -> Hook:
+    on_failure = read.text("on_failure", "abort" if state in ABORTABLE else "warn")
+    if on_failure not in FAILURES or (on_failure == "abort" and state not in ABORTABLE):
+        raise read.fail("on_failure", "abort or warn" if state in ABORTABLE else "warn, since nothing can be aborted then")
+    return Hook(read.text("command"), on_failure, read.seconds("timeout", 60, 1), read.text("user", "root"))
+
+
+def _notify(read: _Reader) -> Notify:
+    found = Notify(read.maybe_text("command"), read.maybe_text("url_file"), read.seconds("timeout", 5, 0.1))
+    if not found.command and not found.url_file:
+        raise read.fail("command", "given, or url_file")
+    return found
 
 
 def known(disk: Disk, layout: Layout) -> list[str]:

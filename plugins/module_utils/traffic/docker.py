@@ -7,14 +7,15 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Optional
 
 from ..health import secrets
 from ..health.process import ContainerProcess
 from ..host.runner import Result
 from .config import App, Instance, Runtime, Slot
-from .drivers import Artifact
+from .drivers import Artifact, Once
 from .errors import SlipwayError
 from .host import Host
 
@@ -62,16 +63,45 @@ class ContainerPlace:
         """The container."""
         return ContainerProcess(self.host.runner, self.instance.name)
 
+    def _box(self) -> list[str]:
+        """What every container of the application may and knows."""
+        runtime = self.runtime
+        return [
+            *(["--read-only"] if runtime.read_only else []),
+            "--tmpfs=/tmp",
+            "--cap-drop=ALL",
+            "--security-opt=no-new-privileges",
+            *([f"--user={runtime.user}"] if runtime.user else []),
+            *([f"--memory={runtime.memory}"] if runtime.memory else []),
+            *([f"--env-file={self.host.layout.path(runtime.env_file)}"] if runtime.env_file else []),
+        ]
+
+    def _names(self, artifact: Artifact) -> dict[str, str]:
+        return {"SLIPWAY_APP": self.app.name, "SLIPWAY_SLOT": self.slot, "SLIPWAY_RELEASE": artifact.release}
+
+    def once(
+        self, artifact: Artifact, name: str, command: Sequence[str], env_file: Optional[str], env: Mapping[str, str]
+    ) -> Once:
+        """`command` in a container of its own, `name`, of the very image; `env_file` and `env` come after what all get."""
+        argv = [
+            "docker",
+            "run",
+            "--rm",
+            f"--name={name}",
+            "--pull=never",
+            *self._box(),
+            *([f"--env-file={self.host.layout.path(env_file)}"] if env_file else []),
+            *(f"--env={key}={value}" for key, value in {**self._names(artifact), **env}.items()),
+            str(artifact.image),
+            *command,
+        ]
+        # Whatever ends the client, its container must not live on. The leading sign: it is mostly gone already.
+        return Once(argv, [f"ExecStopPost=-/usr/bin/docker rm --force {name}"])
+
     def _argv(self, artifact: Artifact, fingerprint: str) -> list[str]:
         runtime, port, instance = self.runtime, self.runtime.container_port, self.instance
         labels = {"app": self.app.name, "slot": self.slot, "release": artifact.release, "fingerprint": fingerprint}
-        environment = {
-            "PORT": str(port),
-            "BIND": "0.0.0.0",
-            "SLIPWAY_APP": self.app.name,
-            "SLIPWAY_SLOT": self.slot,
-            "SLIPWAY_RELEASE": artifact.release,
-        }
+        environment = {"PORT": str(port), "BIND": "0.0.0.0", **self._names(artifact)}
         address = f"[{instance.address}]" if ":" in instance.address else instance.address
         return [
             "docker",
@@ -80,13 +110,7 @@ class ContainerPlace:
             f"--name={instance.name}",
             "--pull=never",
             *(f"--label={LABEL}.{key}={value}" for key, value in labels.items()),
-            *(["--read-only"] if runtime.read_only else []),
-            "--tmpfs=/tmp",
-            "--cap-drop=ALL",
-            "--security-opt=no-new-privileges",
-            *([f"--user={runtime.user}"] if runtime.user else []),
-            *([f"--memory={runtime.memory}"] if runtime.memory else []),
-            *([f"--env-file={self.host.layout.path(runtime.env_file)}"] if runtime.env_file else []),
+            *self._box(),
             *(f"--env={key}={value}" for key, value in environment.items()),
             f"--publish={address}:{instance.port}:{port}",
             f"--stop-timeout={runtime.stop_timeout}",

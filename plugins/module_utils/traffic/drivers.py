@@ -21,6 +21,14 @@ class Artifact:
     sha256: Optional[str] = None
 
 
+@dataclass(frozen=True)
+class Once:
+    """A command to run once as the processes of a slot run: what to run, and the properties of the unit that does it."""
+
+    argv: Sequence[str]
+    properties: Sequence[str]
+
+
 class Place(Protocol):
     """Where one instance of a slot runs on this host. All may raise SlipwayError."""
 

@@ -52,6 +52,10 @@ class Layout:
         """What runs in a slot of this host."""
         return self.state(app) / "slots" / f"{slot}.json"
 
+    def migration(self, app: str) -> Path:
+        """The last migration, and the last one that cannot be undone."""
+        return self.state(app) / "migration.json"
+
     def bad(self, app: str, release: str) -> Path:
         """Marker of a release that was taken back."""
         return self.state(app) / "bad" / release

@@ -149,6 +149,13 @@ class Records:
         entry: dict[str, object] = {"at": stamp(self.clock.now()), "event": event, **facts}
         line = json.dumps(entry, sort_keys=True)
         self.disk.append(self.layout.history(self.app), line)
+        self._log(line)
+
+    def log(self, event: str, **facts: object) -> None:
+        """To the system log only."""
+        self._log(json.dumps({"event": event, **facts}, sort_keys=True))
+
+    def _log(self, line: str) -> None:
         syslog.openlog("slipway")
         syslog.syslog(f"{self.app}: {line}")
 

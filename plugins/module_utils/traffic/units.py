@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 from ..health import secrets
 from ..health.process import UnitProcess
@@ -20,11 +22,18 @@ from ..host import files
 from . import archive
 from .config import App, Instance, Runtime, Slot
 from .docker import environment_of
-from .drivers import Artifact
+from .drivers import Artifact, Once
 from .errors import SlipwayError
 from .host import Host
 
 KEPT = 5
+# What a command that is run once shares with the instances: user, directory, environment, sandbox and limits, and nothing
+# about how a service is started, watched and stopped. RuntimeDirectory would be removed at its end.
+SHARED = re.compile(
+    r"(User|Group|SupplementaryGroups|UMask|WorkingDirectory|Environment|EnvironmentFile|KeyringMode|RemoveIPC|ProcSubset"
+    r"|(State|Cache|Logs)Directory|MemoryMax|MemoryHigh|NoNewPrivileges|LockPersonality"
+    r"|(Protect|Private|Restrict|SystemCall|Capability|Ambient|Device|ReadWrite|ReadOnly|Inaccessible|Bind|Limit)[A-Za-z]*)="
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,22 @@ class UnitPlace:
             hidden = secrets.values(environment_of(self.host, self.runtime))
             log = "\n  ".join(secrets.mask(line, hidden) for line in self.process().logs())
             raise SlipwayError(f"{self.app.host} could not start {self.unit}: {started.text()}. Its last log lines:\n  {log}")
+
+    def once(
+        self, _artifact: Artifact, _name: str, command: Sequence[str], env_file: Optional[str], env: Mapping[str, str]
+    ) -> Once:
+        """`command` as the instance runs: same user, directory, environment and sandbox; `env_file` and `env` come after."""
+        text = self.host.runner.must(["systemctl", "cat", self.unit], timeout=15).out
+        instance = self.unit.partition("@")[2].rpartition(".")[0]
+        found = [line.replace("%i", instance).replace("%%", "%") for line in _lines(text) if SHARED.match(line)]
+        return Once(
+            command,
+            [
+                *found,
+                *([f"EnvironmentFile={self.host.layout.path(env_file)}"] if env_file else []),
+                *(f'Environment="{key}={value}"' for key, value in env.items()),
+            ],
+        )
 
     def keep(self) -> None:
         """Enable the unit: it comes back after a reboot."""
@@ -197,6 +222,11 @@ class ExternalDriver:
     def secrets(self) -> set[str]:
         """None known."""
         return set()
+
+
+def _lines(text: str) -> list[str]:
+    """Lines of a unit with its drop-ins, those that go on behind a backslash joined."""
+    return [line.strip() for line in re.sub(r"\\\n\s*", " ", text).splitlines()]
 
 
 def _link(path: Path, target: str) -> None:
