@@ -13,6 +13,8 @@ version_added: 0.1.0
 description:
   - Asks dpkg what is missing and runs C(apt-get) once for the difference.
   - Fetches the archive's index only when a package has no candidate or its download fails.
+  - A result of this module that was registered as C(slipway_packages) earlier in the same run, and was asked for all of these
+    packages, answers without another round trip. So a playbook can install the packages of many roles in one go.
 author: slipway.server contributors
 options:
   names:
@@ -56,6 +58,10 @@ versions:
   type: dict
   returned: success
   sample: {nginx: 1.22.1}
+asked:
+  description: All packages that were asked for, optional ones included.
+  type: list
+  returned: success
 packages_changed:
   description: Packages that were, or in check mode would be, installed or removed.
   type: list
@@ -90,6 +96,7 @@ def main() -> None:
     module.exit_json(
         changed=bool(found.changed),
         versions=found.versions,
+        asked=[*names, *optional],
         packages_changed=list(found.changed),
         diff={"before": "" if present else lines, "after": lines if present else ""},
     )

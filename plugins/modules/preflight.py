@@ -13,7 +13,8 @@ version_added: 0.1.0
 description:
   - Checks distribution, systemd, Python, memory, disk, ports held by foreign processes and TLS connections to registries.
   - Returns all problems of the host instead of failing at the first, so that a play can show those of all hosts together.
-  - Returns what was seen as the fact C(slipway_host), which M(slipway.server.plan) uses.
+  - Returns what was seen as the fact C(slipway_host), which M(slipway.server.plan) uses, and all addresses under the names that
+    M(ansible.builtin.setup) gives them, so that no further facts have to be gathered.
   - Fetches the archive's index when a package of O(packages) is not known to it yet; changes nothing else.
 author: slipway.server contributors
 options:
@@ -63,7 +64,7 @@ options:
         type: str
         default: ""
   packages:
-    description: Packages whose version, installed or candidate, is wanted.
+    description: Packages whose version, installed or candidate, is wanted. One that no archive has is a problem of the host.
     type: list
     elements: str
     default: []
@@ -102,8 +103,14 @@ ansible_facts:
   returned: success
   contains:
     slipway_host:
-      description: Memory, cores, disk, limits and versions.
+      description: Memory, cores, disk, limits, versions, network, and C(missing), the packages that are not installed.
       type: dict
+    ansible_all_ipv4_addresses:
+      description: IPv4 addresses without those of the loopback.
+      type: list
+    ansible_all_ipv6_addresses:
+      description: IPv6 addresses without those of the loopback.
+      type: list
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -147,7 +154,11 @@ def main() -> None:
     module.exit_json(
         changed=False,
         problems=preflight.problems(wanted, seen, preflight.reach),
-        ansible_facts={"slipway_host": preflight.facts(seen)},
+        ansible_facts={
+            "slipway_host": preflight.facts(seen),
+            "ansible_all_ipv4_addresses": list(seen.network.ipv4),
+            "ansible_all_ipv6_addresses": list(seen.network.ipv6),
+        },
     )
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from ..settings.packages import ensure_present
 from .files import read_text
+from .network import Network
+from .network import observe as observe_network
 from .runner import Runner
 
 LEAST_SYSTEMD = 245
@@ -37,7 +39,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found. `listening` has (port, process, unit); an unknown number is 0."""
+    """What was found. `listening` has (port, process, unit); an unknown number is 0.
+
+    `missing` are wanted packages that are not installed, `unknown` those that a fresh index of the archive does not have.
+    """
 
     os_id: str = ""
     os_version: str = ""
@@ -55,6 +60,9 @@ class Seen:
     apt: bool = True
     listening: Sequence[tuple[int, str, str]] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+    unknown: Sequence[str] = ()
+    network: Network = field(default_factory=Network)
 
 
 def problems(wanted: Wanted, seen: Seen, reach: Callable[[str, str], str]) -> list[str]:
@@ -71,6 +79,9 @@ def problems(wanted: Wanted, seen: Seen, reach: Callable[[str, str], str]) -> li
                 holder = f"{process} ({unit or 'no unit'})"
                 found.append(f"port {port}: wanted for {owner}, but {holder} listens there. Stop it or choose another port")
                 break
+    if seen.unknown:
+        names = ", ".join(seen.unknown)
+        found.append(f"packages: no archive of this host has {names}. Correct the name in `packages`, or /etc/apt/sources.list.d")
     for registry, authority in wanted.registries:
         reason = reach(registry, authority)
         if reason:
@@ -177,6 +188,9 @@ def facts(seen: Seen) -> dict[str, Any]:
         "container": seen.container,
         "rotational": seen.rotational,
         "versions": dict(seen.versions),
+        "missing": list(seen.missing),
+        "address": seen.network.address,
+        "networks": list(seen.network.networks),
     }
 
 
@@ -202,14 +216,17 @@ def observe(runner: Runner, packages: Sequence[str], refresh: bool, root: Path =
         rotational=rotational(root / "sys/block") and not runner.run(["systemd-detect-virt", "--quiet"]).ok,
         apt=apt,
         listening=listeners(runner.run(["ss", "-Hltnp"]).out, lambda pid: read_text(root / f"proc/{pid}/cgroup") or ""),
-        versions=_versions(runner, packages, refresh) if packages and apt else {},
+        network=observe_network(runner),
+        **(_packages(runner, packages, refresh) if packages and apt else {}),
     )
 
 
-def _versions(runner: Runner, packages: Sequence[str], refresh: bool) -> dict[str, str]:
-    """Installed versions of packages, else the archive's candidates."""
-    found = ensure_present(runner, packages, check_mode=True).versions
-    if refresh and len(found) < len(packages):
-        runner.run(["apt-get", "--quiet", "--option=DPkg::Lock::Timeout=600", "update"], timeout=600)
-        found = ensure_present(runner, packages, check_mode=True).versions
-    return found
+def _packages(runner: Runner, names: Sequence[str], refresh: bool) -> dict[str, Any]:
+    """Versions of packages, installed or the archive's candidates, and which of them are not there."""
+    found = ensure_present(runner, names, check_mode=True)
+    unknown: list[str] = []
+    if refresh and len(found.versions) < len(names):
+        update = runner.run(["apt-get", "--quiet", "--option=DPkg::Lock::Timeout=600", "update"], timeout=600)
+        found = ensure_present(runner, names, check_mode=True)
+        unknown = [name for name in names if name not in found.versions] if update.ok else []
+    return {"versions": found.versions, "missing": found.changed, "unknown": unknown}

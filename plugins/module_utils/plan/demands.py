@@ -9,6 +9,19 @@ from typing import Any
 from .firewall import pooler_port, runs_docker
 from .model import POSTGRESQL_PORT, Host, Inventory
 
+PACKAGES: Mapping[str, Sequence[str]] = {
+    "base": ("ca-certificates", "iproute2", "logrotate", "procps", "systemd-timesyncd", "tzdata"),
+    "unattended_upgrades": ("unattended-upgrades",),
+    "ufw": ("iptables", "ufw"),
+    "postgresql": ("postgresql",),
+    "pgbouncer": ("pgbouncer", "postgresql-client"),
+    "docker": ("apparmor", "ca-certificates", "docker.io", "iptables"),
+    "certificates": ("openssl",),
+    "nginx": ("logrotate", "nginx", "openssl"),
+}
+"""What each role installs by itself; known here so that all of a host can be looked up, and installed, in one go."""
+EVERYWHERE = ("base", "unattended_upgrades", "ufw")
+
 
 def demands(inventory: Inventory, registries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Variables of the preflight role for every host. `units` are patterns of services that may hold a port already."""
@@ -17,25 +30,28 @@ def demands(inventory: Inventory, registries: Sequence[Mapping[str, Any]]) -> di
 
 def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     ports: list[dict[str, Any]] = []
-    packages: list[str] = []
+    roles = list(EVERYWHERE)
     if host.has("edge"):
         ports += [_port(port, "nginx", ["nginx.service"]) for port in (80, 443)]
-        packages.append("nginx")
+        roles += ["certificates", "nginx"]
     if host.has("database"):
         ports.append(_port(POSTGRESQL_PORT, "PostgreSQL", ["postgresql*.service"]))
         ports.append(_port(pooler_port(host), "pgbouncer", ["pgbouncer.service"]))
-        packages += ["postgresql", "pgbouncer"]
+        roles += ["postgresql", "pgbouncer"]
+    packages = set()
     for app in inventory.apps:
         for backend in app.backends_on(host.name):
             units = [backend.unit] if backend.unit else [f"{app.name}@*.service"]
             if backend.runtime == "docker":
                 units = ["docker.service", "docker-*.scope", "containerd.service"]
             ports += [_port(port, f"app {app.name}", units) for port in backend.all_ports()]
+            packages |= set(backend.packages)
     docker = runs_docker(host, inventory)
     if docker:
-        packages.append("docker.io")
+        roles.append("docker")
+    packages |= {name for role in roles for name in PACKAGES[role]}
     wanted = [{"host": str(entry["host"]), "ca": str(entry.get("ca") or "")} for entry in registries] if docker else []
-    return {"preflight_ports": ports, "preflight_packages": packages, "preflight_registries": wanted}
+    return {"preflight_ports": ports, "preflight_packages": sorted(packages), "preflight_registries": wanted}
 
 
 def _port(port: int, owner: str, units: list[str]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ..host.network import BRIDGES
 from .model import Facts
 from .reader import ip_address
 
 _CONTAINERS = ("docker", "podman", "lxc", "container", "containerd", "systemd-nspawn", "openvz")
-_BRIDGES = ("docker", "br-", "veth", "lo")
 _DATA = "/var/lib/postgresql"
 
 
@@ -30,8 +30,8 @@ def read(found: Mapping[str, Any]) -> Optional[Facts]:
     return Facts(
         memory_mb=memory,
         cores=cores,
-        address=address(found),
-        networks=_networks(found),
+        address=str(own["address"]) if "address" in own else address(found),
+        networks=tuple(map(str, own["networks"])) if "networks" in own else _networks(found),
         rotational=bool(own["rotational"]) if "rotational" in own else not guest and _rotational(found),
         container=bool(own["container"]) if "container" in own else guest and found.get("virtualization_type") in _CONTAINERS,
         nofile_hard=_number(own.get("nofile_hard")),
@@ -61,7 +61,7 @@ def _networks(found: Mapping[str, Any]) -> tuple[str, ...]:
     """IPv4 networks the host is in, without those that container engines made."""
     networks = []
     for name in found.get("interfaces") or ():
-        if not str(name).startswith(_BRIDGES):
+        if not str(name).startswith(BRIDGES):
             first = _mapping(_mapping(found.get(str(name).replace("-", "_"))).get("ipv4"))
             if first.get("network") and first.get("prefix"):
                 networks.append(f"{first['network']}/{first['prefix']}")

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.slipway.server.plugins.module_utils.plan.demands import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[3]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
@@ -42,3 +45,21 @@ def test_shape(role):
     assert {"main", "verify"} <= set(spec)
     for path in (folder / "tasks").glob("*.yml"):
         assert len(path.read_text().splitlines()) <= 60, path.name
+
+
+@pytest.mark.parametrize("role", sorted(PACKAGES))
+def test_what_a_role_installs_is_known_to_the_plan(role):
+    folder = ROOT / "roles" / role
+    names = {name for task in load(folder / "tasks/install.yml") for name in packages_of(task, folder)}
+    assert names == set(PACKAGES[role])
+
+
+def packages_of(task, folder):
+    """Names in a task that installs packages, with the role's defaults."""
+    names = (task.get("slipway.server.packages") or {}).get("names", [])
+    if isinstance(names, list):
+        return names
+    files = [folder / "defaults/main.yml", folder / "vars/main.yml"]
+    variables = {name: value for path in files if path.exists() for name, value in load(path).items()}
+    trusted = {name: trust_as_template(value) if isinstance(value, str) else value for name, value in variables.items()}
+    return Templar(loader=DataLoader(), variables=trusted).template(trust_as_template(names))

@@ -57,6 +57,7 @@ def found(wanted: Wanted, reach: str = "", **changes: Any) -> list[str]:
         ({"apt": False}, "apt-get: not found"),
         ({"memory_mb": 700}, "memory: 700 MB, at least 900 MB"),
         ({"disk_free_mb": 500}, "disk: 500 MB free"),
+        ({"unknown": ["pumma"]}, "packages: no archive of this host has pumma. Correct the name"),
         ({}, ""),
     ],
 )
@@ -130,9 +131,24 @@ def test_the_index_is_fetched_only_when_needed_and_allowed(tmp_path: Path, refre
     assert seen.versions == versions
     assert any(" update" in asked for asked in runner.asked) is refresh
     assert preflight.facts(seen)["versions"] == versions
+    assert seen.missing == ("pgbouncer",)
+    assert seen.unknown == []
     known = Recorded({**runner.answers, "apt-cache": "pgbouncer:\n  Candidate: 1.24.1-1\n"})
     assert preflight.observe(known, ["pgbouncer"], refresh, tmp_path).versions == {"pgbouncer": "1.24.1"}
     assert not any(" update" in asked for asked in known.asked)
+
+
+def test_a_package_is_unknown_only_when_a_fresh_index_does_not_have_it(tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    answers = {"apt-get": "apt 2.6", "dpkg-query": "", "apt-cache": ""}
+    assert preflight.observe(Recorded(answers), ["pumma", "pgbouncer"], True, tmp_path).unknown == ["pumma"]
+    assert preflight.observe(Recorded(answers), ["pumma", "pgbouncer"], False, tmp_path).unknown == []
+
+    class Offline(Recorded):
+        def run(self, argv: Sequence[str], *rest: Any, **more: Any) -> Result:
+            return Result(100, "", "Could not resolve") if "update" in argv else super().run(argv, *rest, **more)
+
+    assert preflight.observe(Offline(answers), ["pumma"], True, tmp_path).unknown == []
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,11 @@ def test_demands_for_preflight() -> None:
     assert wanted["web2"]["preflight_registries"] == []
     assert [entry["port"] for entry in wanted["web1"]["preflight_ports"]] == [80, 443, 3000, 3010]
     assert wanted["web2"]["preflight_ports"][0]["units"] == ["spotik@*.service"]
-    assert wanted["db1"]["preflight_packages"] == ["postgresql", "pgbouncer"]
+    packages = {host: set(of_host["preflight_packages"]) for host, of_host in wanted.items()}
+    assert {"postgresql", "pgbouncer", "ufw"} <= packages["db1"]
+    assert not {"nginx", "docker.io"} & packages["db1"]
+    assert {"nginx", "docker.io", "openssl"} <= packages["web1"]
+    assert set(inventory.apps[0].backends_on("web2")[0].packages) <= packages["web2"]
 
 
 def test_every_planned_variable_has_a_line_in_the_playbooks_mapping() -> None:

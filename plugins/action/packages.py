@@ -1,0 +1,33 @@
+# Copyright: slipway.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin: what a task of the same run has asked for already is answered here, without a round trip to the host."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from ansible.plugins.action import ActionBase
+
+REGISTERED = "slipway_packages"
+
+
+class ActionModule(ActionBase):
+    """Looks at the registered result of an earlier task, then asks the host."""
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        """The module's result, or what the earlier one says of these packages."""
+        variables = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, variables)
+        known = recall(variables.get(REGISTERED), self._task.args)
+        return {**result, **(known or self._execute_module("slipway.server.packages", self._task.args, task_vars=variables))}
+
+
+def recall(earlier: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier result says of the packages of these arguments; nothing when it does not know all of them."""
+    names, optional = arguments.get("names"), arguments.get("optional") or []
+    plain = isinstance(earlier, dict) and isinstance(names, list) and isinstance(optional, list)
+    if not plain or arguments.get("state", "present") != "present" or not {*names, *optional} <= set(earlier.get("asked", ())):
+        return {}
+    versions = {name: earlier["versions"][name] for name in [*names, *optional] if name in earlier["versions"]}
+    return {"changed": False, "versions": versions, "asked": [*names, *optional], "packages_changed": []}
