@@ -16,19 +16,23 @@ from ..host.clock import Clock
 from .model import Probe, ProbeResult
 
 KEPT = 10
+PATIENCE = 1.0
+"""Longest time in seconds without a look at the process behind."""
 
 
 @dataclass(frozen=True)
 class GateRules:
     """When a target is proven healthy; times in seconds.
 
-    `successes` rounds in a row, the first and the last of them at least `min_healthy` apart, before `deadline`.
+    `successes` rounds in a row, the first and the last of them at least `min_healthy` apart, before `deadline`. The
+    deadline runs from the first good round, at the latest from the end of `start_period`, which a slow start may take.
     """
 
     successes: int = 3
     interval: float = 1.0
     min_healthy: float = 5.0
     deadline: float = 60.0
+    start_period: float = 0.0
 
 
 class Verdict(Enum):
@@ -49,20 +53,33 @@ class Attempt:
     detail: str
     latency_ms: float
 
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.at:6.1f} s  {self.target}  {'ok' if self.ok else 'FAILED'}: {self.detail}"
+
 
 @dataclass(frozen=True)
 class GateState:
-    """Where a gate stands: rounds in a row that were well, when that row began, and since when it looks."""
+    """Where a gate stands: rounds in a row that were well, when that row began, since when it looks, the first good round."""
 
     started: float
     rounds: int = 0
     consecutive: int = 0
     streak_from: Optional[float] = None
+    first: Optional[float] = None
+
+    def ends(self, rules: GateRules) -> float:
+        """The monotonic time at which the deadline is over."""
+        latest = self.started + rules.start_period
+        return (latest if self.first is None else min(self.first, latest)) + rules.deadline
 
 
 @dataclass(frozen=True)
 class GateReport:
-    """How a gate ended. Latencies in milliseconds over the looks that were well; `first_healthy` in seconds."""
+    """How a gate ended. Latencies in milliseconds over the looks that were well; `first_healthy` in seconds.
+
+    `warmup`: the answers to the warm-up requests, which did not count.
+    """
 
     healthy: bool
     reason: str
@@ -72,10 +89,16 @@ class GateReport:
     first_healthy: Optional[float]
     last: tuple[Attempt, ...]
     latency: dict[str, float]
+    warmup: tuple[Attempt, ...] = ()
 
     def lines(self) -> list[str]:
-        """The last answers, one a line, oldest first."""
-        return [f"{look.at:6.1f} s  {look.target}  {'ok' if look.ok else 'FAILED'}: {look.detail}" for look in self.last]
+        """The last answers, one a line, oldest first; before them what went wrong in the warm-up."""
+        cold = [f"warm-up {look}" for look in self.warmup if not look.ok]
+        return [*cold, *(str(look) for look in self.last)]
+
+    def texts(self) -> dict[str, list[str]]:
+        """The parts of the result that quote what was answered, and so may hold a secret."""
+        return {"last_answers": self.lines(), "warmup": [str(look) for look in self.warmup]}
 
     def as_dict(self) -> dict[str, object]:
         """For a module's result."""
@@ -87,7 +110,7 @@ class GateReport:
             "seconds": round(self.seconds, 3),
             "first_healthy_after": None if self.first_healthy is None else round(self.first_healthy, 3),
             "latency_ms": self.latency,
-            "last_answers": self.lines(),
+            **self.texts(),
         }
 
 
@@ -95,12 +118,13 @@ def step(rules: GateRules, state: GateState, well: bool, now: float) -> tuple[Ga
     """The state and verdict after one more round, which ended at monotonic time `now` and was `well` or not."""
     if well:
         since = now if state.streak_from is None else state.streak_from
-        state = replace(state, rounds=state.rounds + 1, consecutive=state.consecutive + 1, streak_from=since)
+        first = now if state.first is None else state.first
+        state = replace(state, rounds=state.rounds + 1, consecutive=state.consecutive + 1, streak_from=since, first=first)
         if state.consecutive >= rules.successes and now - since >= rules.min_healthy:
             return state, Verdict.HEALTHY
     else:
         state = replace(state, rounds=state.rounds + 1, consecutive=0, streak_from=None)
-    return state, Verdict.FAILED if now - state.started >= rules.deadline else Verdict.WAITING
+    return state, Verdict.FAILED if now >= state.ends(rules) else Verdict.WAITING
 
 
 def look_at_all(probes: Sequence[Probe]) -> list[ProbeResult]:
@@ -125,34 +149,72 @@ def run(
     rules: GateRules,
     clock: Clock,
     died: Callable[[], Optional[str]] = lambda: None,
+    warmup: Sequence[Probe] = (),
 ) -> GateReport:
-    """Look until the verdict is there.
+    """Look until the verdict is there, at most as long as `rules` allow and the last round takes.
 
-    `died` says what happened to the process, or None while it lives: a death ends the gate at once.
+    `died` says what happened to the process, or None while it lives: a death ends the gate at once. After the first good
+    round each of `warmup` is looked at once, whatever comes of it, and the counting begins.
     """
     state = GateState(clock.monotonic())
     attempts: list[Attempt] = []
     latencies: list[float] = []
-    first: Optional[float] = None
+    warmed: Optional[tuple[Attempt, ...]] = None if warmup else ()
     while True:
         begun = clock.monotonic()
         results = look_at_all(probes)
         for probe, result in zip(probes, results):
-            attempts.append(Attempt(begun - state.started, probe.name, result.ok, result.detail, result.latency_ms))
+            attempts.append(_attempt(begun - state.started, probe, result))
             latencies.extend([result.latency_ms] if result.ok else [])
         now = clock.monotonic()
         well = all(result.ok for result in results)
-        first = now - state.started if well and first is None else first
-        death = died()
+        death = died() or next((f"{probe.name} {look.detail}" for probe, look in zip(probes, results) if look.final), None)
         state, verdict = step(rules, state, well and death is None, now)
-        if death is not None or verdict is not Verdict.WAITING:
-            healthy = death is None and verdict is Verdict.HEALTHY
-            reason = death or _reason(rules, verdict, attempts)
-            kept = tuple(attempts[-max(KEPT, len(probes)) :])
-            return GateReport(
-                healthy, reason, state.rounds, state.consecutive, now - state.started, first, kept, spread(latencies)
-            )
-        clock.sleep(min(begun + rules.interval, state.started + rules.deadline) - now)
+        if warmed is None and well and death is None:
+            warmed = _warm(warmup, state, rules, clock)
+            latencies.clear()
+            state, verdict, death = replace(state, consecutive=0, streak_from=None), Verdict.WAITING, died()
+        if death is None and verdict is Verdict.WAITING:
+            death = _pause(min(begun + rules.interval, state.ends(rules)), clock, died)
+            if death is None:
+                continue
+        return GateReport(
+            death is None and verdict is Verdict.HEALTHY,
+            death or _reason(rules, verdict, attempts),
+            state.rounds,
+            state.consecutive,
+            clock.monotonic() - state.started,
+            None if state.first is None else state.first - state.started,
+            tuple(attempts[-max(KEPT, len(probes)) :]),
+            spread(latencies),
+            warmed or (),
+        )
+
+
+def _attempt(at: float, probe: Probe, result: ProbeResult) -> Attempt:
+    return Attempt(at, probe.name, result.ok, result.detail, result.latency_ms)
+
+
+def _warm(probes: Sequence[Probe], state: GateState, rules: GateRules, clock: Clock) -> tuple[Attempt, ...]:
+    """Look at each of `probes` once, one after the other, while there is time."""
+    done: list[Attempt] = []
+    for probe in probes:
+        at = clock.monotonic()
+        if at < state.ends(rules):
+            done.append(_attempt(at - state.started, probe, probe.look()))
+    return tuple(done)
+
+
+def _pause(until: float, clock: Clock, died: Callable[[], Optional[str]]) -> Optional[str]:
+    """Wait until the monotonic time `until`, but not longer than the process lives: what happened to it, or None."""
+    while True:
+        left = until - clock.monotonic()
+        clock.sleep(min(left, PATIENCE))
+        if left <= PATIENCE:
+            return None
+        death = died()
+        if death is not None:
+            return death
 
 
 def _reason(rules: GateRules, verdict: Verdict, attempts: Sequence[Attempt]) -> str:

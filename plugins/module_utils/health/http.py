@@ -1,78 +1,42 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One HTTP request on a fresh connection, with one limit for all of it and no redirects followed."""
+"""One HTTP request on a fresh connection, with one limit for all of it, and no redirect followed unless told."""
 
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import re
-import socket
-import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Optional, Union
+from dataclasses import dataclass, field, replace
+from typing import Optional
+from urllib.parse import urljoin, urlsplit
 
 from . import jsonpath
-from .model import ProbeResult, excerpt
+from .model import ProbeResult, Unexpected, excerpt, failure, milliseconds
+from .wire import Link, Place, connect
 
 BODY_LIMIT = 256 * 1024
-
-
-class TotalTimeout(OSError):
-    """The whole exchange took longer than allowed."""
-
-
-class _Deadline(io.RawIOBase):
-    """A socket as a raw stream; each read gets only what is left of the total time."""
-
-    def __init__(self, connection: socket.socket, until: float) -> None:
-        super().__init__()
-        self._connection = connection
-        self._until = until
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Union[bytearray, memoryview]) -> int:  # type: ignore[override]
-        self._connection.settimeout(remaining(self._until))
-        return self._connection.recv_into(buffer)
-
-
-class _Stream:
-    """What http.client.HTTPResponse needs of a socket."""
-
-    def __init__(self, connection: socket.socket, until: float) -> None:
-        self._raw = _Deadline(connection, until)
-
-    def makefile(self, *_args: object, **_options: object) -> io.BufferedReader:
-        return io.BufferedReader(self._raw)
-
-
-def remaining(until: float) -> float:
-    """Seconds left until the monotonic time `until`; raises TotalTimeout when there are none."""
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TotalTimeout("no complete answer in time")
-    return left
+REDIRECTS = (301, 302, 303, 307, 308)
+ERRORS = (OSError, http.client.HTTPException, ValueError, Unexpected)
+"""What `fetch` may raise."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer: header names in lower case, at most BODY_LIMIT bytes of body."""
+    """An HTTP answer: header names in lower case, at most BODY_LIMIT bytes of body; `cut` when there was more of it."""
 
     status: int
     headers: Mapping[str, str]
     body: str
+    cut: bool = False
 
 
 @dataclass(frozen=True)
 class HttpTarget:
     """Where and what to ask. `address` is a host to connect to, or the path of a unix socket when `unix` is set.
 
-    `server_name` is the TLS name (SNI). Certificates are not verified unless `verify` is set: a probe of the own
-    machine asks whether the application answers, not who it is.
+    `server_name`, `verify` and `ca` as in `Place`.
     """
 
     address: str
@@ -86,76 +50,101 @@ class HttpTarget:
     ca: Optional[str] = None
     unix: bool = False
 
+    @property
+    def place(self) -> Place:
+        """Where to connect to."""
+        return Place(self.address, self.port, self.unix, self.tls, self.server_name, self.verify, self.ca)
 
-def connect(target: HttpTarget, until: float) -> socket.socket:
-    """A fresh connection, with TLS when asked for; raises OSError (ssl.SSLError is one)."""
-    if target.unix:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(remaining(until))
-            connection.connect(target.address)
-        except OSError:
-            connection.close()
-            raise
-    else:
-        connection = socket.create_connection((target.address, target.port), timeout=remaining(until))
-    if not target.tls:
-        return connection
-    try:
-        connection.settimeout(remaining(until))
-        return _context(target.verify, target.ca).wrap_socket(connection, server_hostname=target.server_name or target.address)
-    except BaseException:
-        connection.close()
-        raise
+    @property
+    def host(self) -> str:
+        """The Host header, when none is given."""
+        return "localhost" if self.unix else self.address if self.port in (0, 80, 443) else str(self.place)
 
-
-def _context(verify: bool, ca: Optional[str]) -> ssl.SSLContext:
-    if verify:
-        return ssl.create_default_context(cafile=ca)
-    # Reading the system's certificates takes longer than the whole probe.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+    def request(self, connection: str = "close") -> bytes:
+        """The request; raises ValueError for a line break in it."""
+        headers = {"Host": self.host, "User-Agent": "slipway-probe", "Accept": "*/*"}
+        for name, value in self.headers.items():
+            known = next((key for key in headers if key.lower() == name.lower()), name)
+            headers[known] = value
+        headers["Connection"] = connection
+        lines = [f"{self.method} {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        if any("\r" in line or "\n" in line for line in lines):
+            raise ValueError("a request line or header with a line break")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
 
 
-def fetch(target: HttpTarget, timeout: float) -> Answer:
-    """Send one request and read its answer within `timeout` seconds in all.
+def fetch(target: HttpTarget, timeout: float, redirects: int = 0) -> Answer:
+    """Send one request and read its answer within `timeout` seconds in all, following at most `redirects` redirects.
 
-    Raises OSError when there is no connection or no answer in time, http.client.HTTPException when it is not HTTP.
+    Raises OSError when there is no connection or no answer in time, http.client.HTTPException when it is not HTTP,
+    ValueError for what cannot be sent, Unexpected for a redirect that cannot be followed.
     """
     until = time.monotonic() + timeout
-    connection = connect(target, until)
-    try:
-        connection.settimeout(remaining(until))
-        connection.sendall(_request(target))
-        response = http.client.HTTPResponse(_Stream(connection, until), method=target.method)  # type: ignore[arg-type]
-        response.begin()
-        body = response.read(BODY_LIMIT)
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, headers, body.decode("utf-8", errors="replace"))
-    except socket.timeout as error:
-        raise TotalTimeout("no complete answer in time") from error
-    finally:
-        connection.close()
+    answer = _once(target, until)
+    for _hop in range(redirects):
+        if answer.status not in REDIRECTS or "location" not in answer.headers:
+            return answer
+        target = _following(target, answer)
+        answer = _once(target, until)
+    if redirects and answer.status in REDIRECTS:
+        raise Unexpected(f"more than {redirects} redirects, the last to {answer.headers.get('location')}")
+    return answer
 
 
-def _request(target: HttpTarget) -> bytes:
-    host = target.address if target.port in (0, 80, 443) or target.unix else f"{target.address}:{target.port}"
-    headers = {"Host": "localhost" if target.unix else host, "User-Agent": "slipway-probe", "Accept": "*/*"}
-    for name, value in target.headers.items():
-        known = next((key for key in headers if key.lower() == name.lower()), name)
-        headers[known] = value
-    headers["Connection"] = "close"
-    lines = [f"{target.method} {target.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    if any("\r" in line or "\n" in line for line in lines):
-        raise ValueError("a request line or header with a line break")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
+def _once(target: HttpTarget, until: float) -> Answer:
+    with connect(target.place, until) as link:
+        link.send(target.request())
+        response = receive(link, target.method)
+        body = response.read(BODY_LIMIT + 1)
+        if response.length and len(body) <= BODY_LIMIT:
+            raise http.client.IncompleteRead(body, response.length)
+        return Answer(response.status, headers(response), body[:BODY_LIMIT].decode("utf-8", "replace"), len(body) > BODY_LIMIT)
+
+
+def receive(link: Link, method: str = "GET") -> http.client.HTTPResponse:
+    """Status line and headers of an answer."""
+    response = http.client.HTTPResponse(link, method=method)  # type: ignore[arg-type]
+    response.begin()
+    return response
+
+
+def headers(response: http.client.HTTPResponse) -> dict[str, str]:
+    """Headers by name in lower case."""
+    return {name.lower(): value for name, value in response.getheaders()}
+
+
+def _following(target: HttpTarget, answer: Answer) -> HttpTarget:
+    """Where a redirect leads to. On the same site it stays on the same connection address; elsewhere no secret goes along."""
+    asked = {name.lower(): value for name, value in target.headers.items()}
+    here = f"{'https' if target.tls else 'http'}://{asked.get('host', target.host)}"
+    there = urlsplit(urljoin(here + target.path, answer.headers["location"]))
+    if there.scheme not in ("http", "https") or not there.hostname:
+        raise Unexpected(f"redirected to {answer.headers['location']}, which is no HTTP address")
+    path = (there.path or "/") + (f"?{there.query}" if there.query else "")
+    method = target.method if answer.status in (307, 308) or target.method == "HEAD" else "GET"
+    if f"{there.scheme}://{there.netloc}".lower() == here.lower():
+        return replace(target, path=path, method=method)
+    kept = {name: value for name, value in target.headers.items() if name.lower() not in ("host", "authorization", "cookie")}
+    tls = there.scheme == "https"
+    return HttpTarget(
+        there.hostname,
+        there.port or (443 if tls else 80),
+        path,
+        {**kept, "Host": there.netloc.rpartition("@")[2]},
+        method,
+        tls,
+        there.hostname,
+        target.verify,
+        target.ca,
+    )
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a healthy answer looks like. `headers` are regular expressions; `max_latency_ms` of None is no limit."""
+    """What a healthy answer looks like; no `status` at all is any.
+
+    `headers` are regular expressions; `max_latency_ms` of None is no limit.
+    """
 
     status: tuple[int, ...] = (200,)
     json: Mapping[str, object] = field(default_factory=dict)
@@ -166,7 +155,7 @@ class Expectation:
 
 def judge(answer: Answer, expected: Expectation, latency_ms: float) -> Optional[str]:
     """What is wrong with `answer`, in words; None when nothing is."""
-    if answer.status not in expected.status:
+    if expected.status and answer.status not in expected.status:
         allowed = " or ".join(str(code) for code in expected.status)
         return f"status {answer.status}, not {allowed}: {excerpt(answer.body)}"
     for name, pattern in expected.headers.items():
@@ -180,8 +169,8 @@ def judge(answer: Answer, expected: Expectation, latency_ms: float) -> Optional[
     if expected.json:
         try:
             document = json.loads(answer.body)
-        except ValueError:
-            return f"body is not JSON: {excerpt(answer.body)}"
+        except (ValueError, RecursionError):
+            return f"body is not JSON{f' within {BODY_LIMIT} bytes' if answer.cut else ''}: {excerpt(answer.body)}"
         wrong = jsonpath.mismatch(document, dict(expected.json))
         if wrong:
             return f"status {answer.status}, but {wrong}: {excerpt(answer.body)}"
@@ -192,18 +181,19 @@ def judge(answer: Answer, expected: Expectation, latency_ms: float) -> Optional[
 
 @dataclass(frozen=True)
 class HttpProbe:
-    """An HTTP request with an expectation. `timeout` in seconds for the whole exchange."""
+    """An HTTP request with an expectation. `timeout` in seconds for the whole exchange, redirects included."""
 
     target: HttpTarget
     expected: Expectation = field(default_factory=Expectation)
     timeout: float = 5.0
+    redirects: int = 0
 
     @property
     def name(self) -> str:
         """As a URL."""
         if self.target.unix:
             return f"unix:{self.target.address}:{self.target.path}"
-        return f"{'https' if self.target.tls else 'http'}://{self.target.address}:{self.target.port}{self.target.path}"
+        return f"{'https' if self.target.tls else 'http'}://{self.target.place}{self.target.path}"
 
     def look(self) -> ProbeResult:
         """Ask once."""
@@ -213,19 +203,9 @@ class HttpProbe:
         """Ask once; the answer itself too, when there was one."""
         started = time.monotonic()
         try:
-            answer = fetch(self.target, self.timeout)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            answer = fetch(self.target, self.timeout, self.redirects)
+        except ERRORS as error:
             return failure(error, started, self.timeout), None
-        latency = (time.monotonic() - started) * 1000
+        latency = milliseconds(started)
         wrong = judge(answer, self.expected, latency)
         return ProbeResult(not wrong, wrong or f"status {answer.status}", latency, False, answer.status), answer
-
-
-def failure(error: Exception, started: float, timeout: float) -> ProbeResult:
-    """The result for a look that `error` ended."""
-    latency = (time.monotonic() - started) * 1000
-    if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
-        return ProbeResult(False, "connection refused: nothing listens there", latency, refused=True)
-    if isinstance(error, (TotalTimeout, socket.timeout)):
-        return ProbeResult(False, f"no complete answer within {timeout:g} s", latency)
-    return ProbeResult(False, f"no HTTP answer: {error or type(error).__name__}", latency)

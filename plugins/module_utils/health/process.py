@@ -4,23 +4,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional, Protocol
 
 from ..host.runner import Runner
+from .model import ProbeResult, excerpt, milliseconds
 
 LOG_LINES = 20
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What changes when a process dies or is started again; `alive` as of now, `state` in words."""
+    """What changes when a process dies or is started again; `alive` as of now, `state` in words.
+
+    `waiting` says what an alive one still lacks to be up; it is empty when nothing is.
+    """
 
     alive: bool
     state: str
     process: str
     restarts: int
+    waiting: str = ""
 
     def lost(self, now: Identity) -> Optional[str]:
         """What happened between this identity and `now`, or None when it is the same living process."""
@@ -74,7 +80,9 @@ class UnitProcess:
         elif values.get("ExecMainStatus", "0") != "0":
             state += f", exit status {values['ExecMainStatus']}"
         process = f"{values.get('MainPID', '0')}@{values.get('ExecMainStartTimestampMonotonic', '0')}"
-        return Identity(active in ("active", "activating", "reloading"), state, process, number(values.get("NRestarts")))
+        alive = active in ("active", "activating", "reloading")
+        waiting = "" if active == "active" and values.get("SubState") == "running" else f"not running: {state}"
+        return Identity(alive, state, process, number(values.get("NRestarts")), waiting)
 
     def logs(self, lines: int = LOG_LINES) -> list[str]:
         """From the journal: what the unit's processes wrote, not what systemd says about them."""
@@ -106,12 +114,50 @@ class ContainerProcess:
             words += ", killed because it used more memory than allowed"
         if state.get("Error"):
             words += f", {state['Error']}"
-        return Identity(state["Status"] == "running", words, state["StartedAt"], int(document.get("RestartCount", 0)))
+        restarts = int(document.get("RestartCount", 0))
+        return Identity(state["Status"] == "running", words, state["StartedAt"], restarts, _own_health(state))
 
     def logs(self, lines: int = LOG_LINES) -> list[str]:
         """From the engine, both streams."""
         shown = self.runner.run(["docker", "logs", "--tail", str(lines), self.container], timeout=30)
         return (shown.out.splitlines() + shown.err.splitlines())[-lines:]
+
+
+def _own_health(state: Mapping[str, object]) -> str:
+    """What the container's own health check lacks; empty when it is healthy or there is none."""
+    health = state.get("Health")
+    status = health.get("Status", "none") if isinstance(health, dict) else "none"
+    if status in ("none", "healthy"):
+        return ""
+    tries = health.get("Log") if isinstance(health, dict) else None
+    said = excerpt(str(tries[-1].get("Output", ""))) if tries else ""
+    return f"its own health check says {status}" + (f": {said}" if said else "")
+
+
+class ProcessProbe:
+    """A unit or container that is up, and has been the same process since the first look at it."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.first: Optional[Identity] = None
+
+    @property
+    def name(self) -> str:
+        """The unit or container."""
+        return self.process.name
+
+    def look(self) -> ProbeResult:
+        """Look once. Not alive yet is not well; not the same any more is never well again."""
+        started = time.monotonic()
+        now = self.process.identity()
+        latency = milliseconds(started)
+        if self.first is None and now.alive and not now.process.startswith("0@"):
+            self.first = now
+        lost = self.first.lost(now) if self.first else None
+        if lost:
+            return ProbeResult(False, lost, latency, final=True)
+        wrong = now.waiting if now.alive else f"not running: {now.state}"
+        return ProbeResult(not wrong, wrong or now.state, latency)
 
 
 class Watcher:

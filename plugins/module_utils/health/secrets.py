@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Optional
 from urllib.parse import unquote, urlsplit
 
 MASK = "********"
@@ -28,18 +29,30 @@ def values(text: str) -> set[str]:
         for form in forms:
             if len(form) >= (4 if SECRET_KEY.search(key) else 16):
                 found.add(form)
-            found |= _password(form)
+            found |= password(form)
     return found
 
 
-def _password(value: str) -> set[str]:
+def variable(text: str, name: str) -> Optional[str]:
+    """Value of `name` in an environment file, docker's or systemd's; the last one counts, None when there is none."""
+    found = None
+    for line in text.splitlines():
+        key, equals, raw = line.strip().partition("=")
+        if equals and key == name:
+            quoted = len(raw) >= 2 and raw[0] == raw[-1] == '"'
+            found = re.sub(r"\\(.)", r"\1", raw[1:-1]) if quoted else raw
+    return found
+
+
+def password(value: str) -> set[str]:
+    """The password of a URL, as written and unquoted; empty when there is none."""
     if "://" not in value:
         return set()
     try:
-        password = urlsplit(value).password
+        secret = urlsplit(value).password
     except ValueError:
         return set()
-    return {form for form in (password, unquote(password)) if len(form) >= 3} if password else set()
+    return {form for form in (secret, unquote(secret)) if len(form) >= 3} if secret else set()
 
 
 def mask(text: str, hidden: Iterable[str]) -> str:

@@ -11,16 +11,16 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Optional
 
-from ..health.gate import GateRules
-from ..health.http import Expectation
 from ..health.probes import BadTarget, split_address
 from .disk import Disk
 from .errors import SlipwayError
 from .flags import SHARE
+from .gate import Gate, parse_gate
 from .layout import Layout
+from .reader import Reader
 
 SCHEMA = 1
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
@@ -28,26 +28,6 @@ KINDS = ("docker", "systemd")
 ABORTABLE = ("planned", "staged", "healthy", "gated", "canary", "switched", "baking")
 HOOK_STATES = (*ABORTABLE, "confirmed", "draining", "retired", "rolling_back", "rolled_back", "failed")
 FAILURES = ("abort", "warn")
-
-
-@dataclass(frozen=True)
-class VersionCheck:
-    """Where the application tells its release: JSON path `key` in the answer to `path`."""
-
-    path: str
-    key: str
-
-
-@dataclass(frozen=True)
-class Gate:
-    """How the application proves itself; times in seconds."""
-
-    path: str = "/"
-    headers: Mapping[str, str] = field(default_factory=dict)
-    expected: Expectation = field(default_factory=Expectation)
-    rules: GateRules = field(default_factory=GateRules)
-    timeout: float = 5.0
-    version: Optional[VersionCheck] = None
 
 
 @dataclass(frozen=True)
@@ -170,77 +150,6 @@ class App:
         return self.slots[name]
 
 
-class _Reader:
-    """A JSON object that is read key by key, each with its type."""
-
-    def __init__(self, values: Mapping[str, object], where: str, file: str) -> None:
-        self.values = values
-        self.where = where
-        self.file = file
-
-    def fail(self, key: str, wanted: str) -> SlipwayError:
-        """The error for `key`."""
-        place = f"{self.where}.{key}".lstrip(".")
-        got = json.dumps(self.values[key]) if key in self.values else "missing"
-        return SlipwayError(f"{self.file}: {place} must be {wanted}, but is {got}. Run site.yml: the role app writes this file.")
-
-    def has(self, key: str) -> bool:
-        """True when `key` is there and not null."""
-        return self.values.get(key) is not None
-
-    def text(self, key: str, default: Optional[str] = None) -> str:
-        """A string."""
-        value = self.values.get(key, default) if self.has(key) else default
-        if not isinstance(value, str):
-            raise self.fail(key, "a string")
-        return value
-
-    def maybe_text(self, key: str) -> Optional[str]:
-        """A string or nothing."""
-        return self.text(key) if self.has(key) else None
-
-    def yes(self, key: str, default: bool) -> bool:
-        """True or false."""
-        value = self.values[key] if self.has(key) else default
-        if not isinstance(value, bool):
-            raise self.fail(key, "true or false")
-        return value
-
-    def seconds(self, key: str, default: float, least: float = 0.0) -> float:
-        """A number of seconds, at least `least`."""
-        value = self.values[key] if self.has(key) else default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
-            raise self.fail(key, f"a number of at least {least:g}")
-        return float(value)
-
-    def count(self, key: str, default: int, least: int = 0, most: int = 2**31) -> int:
-        """A whole number."""
-        value = self.values[key] if self.has(key) else default
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise self.fail(key, f"a whole number from {least}" + (f" to {most}" if most < 2**31 else ""))
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """A list of strings."""
-        value = self.values.get(key)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.fail(key, "a list of strings")
-        return tuple(value)
-
-    def mapping(self, key: str) -> dict[str, object]:
-        """An object; empty when missing."""
-        value = self.values[key] if self.has(key) else {}
-        if not isinstance(value, dict):
-            raise self.fail(key, "an object")
-        return value
-
-    def inner(self, key: str, values: object) -> _Reader:
-        """The reader of an object within this one."""
-        if not isinstance(values, dict):
-            raise SlipwayError(f"{self.file}: {f'{self.where}.{key}'.lstrip('.')} must be an object.")
-        return _Reader(values, f"{self.where}.{key}".lstrip("."), self.file)
-
-
 def parse(text: str, file: str) -> App:
     """The application that `text` describes; raises SlipwayError."""
     try:
@@ -249,7 +158,7 @@ def parse(text: str, file: str) -> App:
         raise SlipwayError(f"{file} is not JSON: {error}. Run site.yml: the role app writes this file.") from error
     if not isinstance(document, dict):
         raise SlipwayError(f"{file} must hold a JSON object. Run site.yml: the role app writes this file.")
-    read = _Reader(document, "", file)
+    read = Reader(document, "", file)
     schema = read.count("schema", 0)
     if schema > SCHEMA:
         raise SlipwayError(
@@ -261,7 +170,8 @@ def parse(text: str, file: str) -> App:
     name = read.text("app")
     if not NAME.fullmatch(name):
         raise read.fail("app", "a name of lower-case letters, digits, - and _")
-    gate = _gate(read.inner("gate", read.mapping("gate")), Gate())
+    runtime = _runtime(read.inner("runtime", read.mapping("runtime"))) if read.has("runtime") else None
+    gate = parse_gate(read.inner("gate", read.mapping("gate")), Gate(env_file=runtime.env_file if runtime else None))
     slots = {key: _slot(read.inner(f"slots.{key}", value), key, gate) for key, value in read.mapping("slots").items()}
     order = read.texts("slot_order")
     if len(order) < 2 or len(set(order)) != len(order) or set(order) != set(slots):
@@ -277,7 +187,7 @@ def parse(text: str, file: str) -> App:
         default,
         order,
         slots,
-        _runtime(read.inner("runtime", read.mapping("runtime"))) if read.has("runtime") else None,
+        runtime,
         read.seconds("bake", 10),
         read.seconds("standby", 900),
         read.seconds("confirm_deadline", 120, 1),
@@ -292,7 +202,7 @@ def parse(text: str, file: str) -> App:
     return app
 
 
-def _canary(read: _Reader) -> Canary:
+def _canary(read: Reader) -> Canary:
     steps = read.values.get("steps") or []
     if not isinstance(steps, list) or any(type(step) is not int or step % SHARE or not 0 < step < 100 for step in steps):
         raise read.fail("steps", f"a list of multiples of {SHARE} below 100")
@@ -302,7 +212,7 @@ def _canary(read: _Reader) -> Canary:
     return Canary(tuple(steps), dwell, read.seconds("patience", max(120.0, dwell), dwell))
 
 
-def _slot(read: _Reader, name: str, gate: Gate) -> Slot:
+def _slot(read: Reader, name: str, gate: Gate) -> Slot:
     if not NAME.fullmatch(name):
         raise SlipwayError(f"{read.file}: {name!r} is no name for a slot: lower-case letters, digits, - and _.")
     members = read.texts("members")
@@ -319,65 +229,11 @@ def _slot(read: _Reader, name: str, gate: Gate) -> Slot:
         item = read.inner(f"instances[{number - 1}]", value)
         port = item.count("port", 0, 1, 65535)
         instances.append(Instance(item.text("name"), item.text("address", "127.0.0.1"), port, number))
-    own = _gate(read.inner("gate", read.mapping("gate")), gate) if read.has("gate") else gate
+    own = parse_gate(read.inner("gate", read.mapping("gate")), gate) if read.has("gate") else gate
     return Slot(name, read.yes("managed", True), members, tuple(instances), own, read.maybe_text("unit"))
 
 
-def _gate(read: _Reader, base: Gate) -> Gate:
-    status = read.values.get("status", list(base.expected.status))
-    if isinstance(status, int) and not isinstance(status, bool):
-        status = [status]
-    if not isinstance(status, list) or not status or not all(type(code) is int for code in status):
-        raise read.fail("status", "a list of HTTP status codes")
-    for key in ("path",):
-        if read.has(key) and not read.text(key).startswith("/"):
-            raise read.fail(key, "a path that begins with /")
-    headers = read.mapping("headers") if read.has("headers") else dict(base.headers)
-    if not all(isinstance(value, str) for value in headers.values()):
-        raise read.fail("headers", "an object of strings")
-    limit = read.seconds("max_latency_ms", 0.0) if read.has("max_latency_ms") else base.expected.max_latency_ms
-    expected = replace(
-        base.expected,
-        status=tuple(status),
-        json=read.mapping("json") if "json" in read.values else base.expected.json,
-        body=_pattern(read, "body") if "body" in read.values else base.expected.body,
-        max_latency_ms=limit,
-    )
-    old = base.rules
-    rules = GateRules(
-        read.count("successes", old.successes, 1),
-        read.seconds("interval", old.interval, 0.05),
-        read.seconds("min_healthy", old.min_healthy),
-        read.seconds("deadline", old.deadline, 1),
-    )
-    if rules.min_healthy >= rules.deadline:
-        raise read.fail("deadline", f"more than min_healthy, which is {rules.min_healthy:g} s")
-    version = base.version
-    if read.has("version"):
-        inner = read.inner("version", read.values["version"])
-        version = VersionCheck(inner.text("path"), inner.text("key"))
-    elif "version" in read.values:
-        version = None
-    return Gate(
-        read.text("path", base.path),
-        {key: str(value) for key, value in headers.items()},
-        expected,
-        rules,
-        read.seconds("timeout", base.timeout, 0.05),
-        version,
-    )
-
-
-def _pattern(read: _Reader, key: str) -> Optional[str]:
-    pattern = read.maybe_text(key)
-    try:
-        re.compile(pattern or "")
-    except re.error as error:
-        raise read.fail(key, f"a regular expression ({error})") from error
-    return pattern
-
-
-def _runtime(read: _Reader) -> Runtime:
+def _runtime(read: Reader) -> Runtime:
     kind = read.text("kind")
     if kind not in KINDS:
         raise read.fail("kind", " or ".join(KINDS))

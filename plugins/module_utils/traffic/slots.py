@@ -157,7 +157,8 @@ class Slots:
                 place.start(artifact)
             processes = [place.process() for place in driver.places]
             probes = [self.host.sensors.instance(slot, place.instance, release) for place in driver.places]
-            report = gates.run(probes, slot.gate.rules, self.host.clock, Watcher(processes).died)
+            warmup = self.host.sensors.warmup(slot, [place.instance for place in driver.places])
+            report = gates.run(probes, slot.gate.rules, self.host.clock, Watcher(processes).died, warmup)
             if report.healthy:
                 return report
             error = self._failure(slot, driver, artifact, report)
@@ -175,7 +176,8 @@ class Slots:
         )
         answers = secrets.mask("\n  ".join(report.lines()), hidden)
         reason = secrets.mask(report.reason, hidden)
-        gate = {**report.as_dict(), "reason": reason, "last_answers": [secrets.mask(line, hidden) for line in report.lines()]}
+        told = {name: [secrets.mask(line, hidden) for line in lines] for name, lines in report.texts().items()}
+        gate = {**report.as_dict(), "reason": reason, **told}
         return SlipwayError(
             f"release {artifact.release} of {self.app.name} did not become healthy in slot {slot.name} of {self.app.host}: "
             f"{reason}. It was removed again; traffic was not touched.\nLast answers:\n  {answers}\n{said}",

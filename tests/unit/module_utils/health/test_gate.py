@@ -33,11 +33,12 @@ class Script:
     answers: Sequence[bool]
     name: str = "script"
     looks: list[int] = field(default_factory=list)
+    dies_at: int = 0
 
     def look(self) -> ProbeResult:
         self.looks.append(1)
         well = self.answers[min(len(self.looks), len(self.answers)) - 1]
-        return ProbeResult(well, "status 200" if well else "status 503", 7.0)
+        return ProbeResult(well, "status 200" if well else "status 503", 7.0, final=len(self.looks) == self.dies_at)
 
 
 def run(*answers: bool, rules: GateRules = RULES) -> gate.GateReport:
@@ -81,6 +82,43 @@ def test_death_ends_it_at_once() -> None:
 
     report = gate.run([Script([True])], RULES, clock, died)
     assert (report.healthy, report.reason, report.seconds) == (False, "the unit died: exit status 3", 2.0)
+
+
+def test_a_final_answer_ends_it_at_once() -> None:
+    report = gate.run([Script([True, False], dies_at=2)], RULES, Ticking())
+    assert (report.healthy, report.reason, report.seconds) == (False, "script status 503", 1.0)
+
+
+def test_a_death_between_two_looks_is_not_waited_for() -> None:
+    clock = Ticking()
+    rules = GateRules(successes=3, interval=30.0, min_healthy=60.0, deadline=300.0)
+    report = gate.run([Script([True])], rules, clock, lambda: "died" if clock.passed >= 3.5 else None)
+    assert (report.healthy, report.reason, report.seconds) == (False, "died", 4.0)
+
+
+def test_a_slow_start_has_its_own_time() -> None:
+    slow = GateRules(successes=3, interval=1.0, min_healthy=4.0, deadline=10.0, start_period=20.0)
+    assert run(*[False] * 15, True, rules=slow).healthy
+    assert run(False, rules=slow).seconds == 30.0
+    flaps = run(*[False] * 5, True, False, rules=slow)
+    assert (flaps.healthy, flaps.seconds) == (False, 15.0)
+
+
+def test_warm_up_comes_after_the_first_good_round_and_before_the_counting() -> None:
+    first, warmup = Script([False, True]), [Script([True], name="/a"), Script([False], name="/b")]
+    report = gate.run([first], RULES, Ticking(), warmup=warmup)
+    assert (report.healthy, report.seconds, report.consecutive) == (True, 6.0, 5)
+    assert [len(one.looks) for one in warmup] == [1, 1]
+    assert [str(look) for look in report.warmup] == ["   1.0 s  /a  ok: status 200", "   1.0 s  /b  FAILED: status 503"]
+    assert report.lines()[0] == "warm-up    1.0 s  /b  FAILED: status 503"
+    never = gate.run([Script([False])], RULES, Ticking(), warmup=warmup)
+    assert (never.warmup, len(warmup[0].looks)) == ((), 1)
+
+
+def test_a_death_in_the_warm_up_ends_it() -> None:
+    warmup = Script([False], name="/a")
+    report = gate.run([Script([True])], RULES, Ticking(), lambda: "died" if warmup.looks else None, [warmup])
+    assert (report.healthy, report.reason, report.seconds) == (False, "died", 0.0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.01, 3.0)), max_size=40))

@@ -12,7 +12,8 @@ from typing import Callable
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.health import jsonpath, probes
 from ansible_collections.slipway.server.plugins.module_utils.health.http import Expectation, HttpProbe, HttpTarget
-from ansible_collections.slipway.server.plugins.module_utils.health.probes import BadTarget, ProbeOptions, TcpProbe, UnixProbe
+from ansible_collections.slipway.server.plugins.module_utils.health.probes import BadTarget, ConnectProbe, ProbeOptions
+from ansible_collections.slipway.server.plugins.module_utils.health.wire import Place
 
 Talk = Callable[[socket.socket, bytes], None]
 
@@ -124,6 +125,66 @@ def test_huge_body_is_cut(server: Server) -> None:
     assert len(got.body) == 256 * 1024
 
 
+def test_a_body_that_ends_early_is_no_answer(server: Server) -> None:
+    server.talk = lambda client, request: client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}")
+    assert "no HTTP answer: IncompleteRead" in probe(server).look().detail
+    server.talk = lambda client, request: client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")
+    assert "no HTTP answer: IncompleteRead" in probe(server).look().detail
+
+
+def test_json_that_cannot_be_judged(server: Server) -> None:
+    server.talk = answer(body="[" * 100_000)
+    assert "body is not JSON: [[[" in probe(server, json={"a": 1}).look().detail
+    server.talk = answer(body='{"a": "' + "x" * 300_000 + '"}')
+    assert "body is not JSON within 262144 bytes" in probe(server, json={"a": 1}).look().detail
+
+
+def test_tls_that_never_comes(server: Server) -> None:
+    server.talk = lambda client, request: time.sleep(3)
+    begun = time.monotonic()
+    slow = HttpProbe(HttpTarget("127.0.0.1", server.port, tls=True), timeout=0.3)
+    assert slow.look().detail == "no complete answer within 0.3 s"
+    assert time.monotonic() - begun < 1.0
+
+
+def test_tls_that_is_none(server: Server) -> None:
+    assert "no HTTP answer" in HttpProbe(HttpTarget("127.0.0.1", server.port, tls=True)).look().detail
+
+
+def redirecting(server: Server, *places: str, status: str = "302 Found") -> HttpProbe:
+    waiting = list(places)
+
+    def talk(client: socket.socket, request: bytes) -> None:
+        head = f"Location: {waiting.pop(0)}\r\n" if waiting else ""
+        answer(status if head else "200 OK", body="here", headers=head)(client, request)
+
+    server.talk = talk
+    asked = {"Host": "api.example", "Authorization": "Basic c2VjcmV0", "X-Own": "1"}
+    return HttpProbe(HttpTarget("127.0.0.1", server.port, "/a/b", asked, "POST"), redirects=2)
+
+
+def test_redirects_on_the_same_site_stay_on_the_same_address(server: Server) -> None:
+    assert redirecting(server, "c?d=1", "http://api.example/e").look().ok
+    assert [request.split(b"\r\n")[0] for request in server.requests] == [
+        b"POST /a/b HTTP/1.1",
+        b"GET /a/c?d=1 HTTP/1.1",
+        b"GET /e HTTP/1.1",
+    ]
+    assert b"Authorization: Basic c2VjcmV0\r\n" in server.requests[2]
+
+
+def test_redirects_elsewhere_take_no_secrets_along(server: Server) -> None:
+    assert redirecting(server, f"http://127.0.0.1:{server.port}/there", status="307 Temporary Redirect").look().ok
+    assert server.requests[1].startswith(f"POST /there HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n".encode())
+    assert b"Authorization" not in server.requests[1]
+    assert b"X-Own: 1" in server.requests[1]
+
+
+def test_redirects_that_cannot_be_followed(server: Server) -> None:
+    assert redirecting(server, "/1", "/2", "/3").look().detail == "more than 2 redirects, the last to /3"
+    assert redirecting(server, "file:///etc/passwd").look().detail.startswith("redirected to file:///etc/passwd")
+
+
 def test_what_is_no_http(server: Server) -> None:
     server.talk = lambda client, request: client.sendall(b"SSH-2.0-OpenSSH\r\n")
     assert "no HTTP answer" in probe(server).look().detail
@@ -136,7 +197,7 @@ def test_refused() -> None:
         port = taken.getsockname()[1]
     result = HttpProbe(HttpTarget("127.0.0.1", port)).look()
     assert (result.ok, result.refused) == (False, True)
-    assert TcpProbe("127.0.0.1", port).look().refused
+    assert ConnectProbe(Place("127.0.0.1", port)).look().refused
 
 
 def test_host_header_and_connect_address(server: Server) -> None:
@@ -163,13 +224,22 @@ def test_unix_sockets(tmp_path: Path) -> None:
     options = ProbeOptions(Expectation(), {}, path="/up")
     assert probes.make("unix_http", path, options).look().ok
     assert server.requests[0].startswith(b"GET /up HTTP/1.1\r\nHost: localhost")
-    assert UnixProbe(path).look().ok
+    assert ConnectProbe(Place(path, unix=True)).look().ok
     listener.close()
-    assert not UnixProbe(str(tmp_path / "none.sock")).look().ok
+    assert not ConnectProbe(Place(str(tmp_path / "none.sock"), unix=True)).look().ok
 
 
 @pytest.mark.parametrize(
-    ("kind", "target"), [("http", "localhost"), ("http", "ftp://x"), ("tcp", "1.2.3.4"), ("tcp", "host:99999"), ("smtp", "x")]
+    ("kind", "target"),
+    [
+        ("http", "localhost"),
+        ("http", "ftp://x"),
+        ("http", "http://user:pass@x/"),
+        ("websocket", "http://x/"),
+        ("tcp", "1.2.3.4"),
+        ("tcp", "host:99999"),
+        ("smtp", "x"),
+    ],
 )
 def test_bad_targets(kind: str, target: str) -> None:
     with pytest.raises(BadTarget):

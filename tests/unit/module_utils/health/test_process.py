@@ -10,6 +10,7 @@ from ansible_collections.slipway.server.plugins.module_utils.health import secre
 from ansible_collections.slipway.server.plugins.module_utils.health.process import (
     ContainerProcess,
     Identity,
+    ProcessProbe,
     UnitProcess,
     Watcher,
 )
@@ -98,6 +99,53 @@ def test_containers(changes: dict[str, object], lost: Optional[str]) -> None:
     assert died is None if lost is None else died is not None and lost in died
     runner.result = Result(1, "", "No such container")
     assert watcher.died() == "c died: no such container"
+
+
+def test_a_unit_is_up_once_it_runs_and_stays_the_same() -> None:
+    runner = Says(show(LoadState="not-found", ActiveState="inactive", MainPID="0"))
+    probe = ProcessProbe(UnitProcess(runner, "x.service"))
+    assert (probe.look().ok, probe.look().final, probe.look().detail) == (False, False, "not running: no such unit")
+    runner.result = Result(0, show(ActiveState="activating", SubState="start", MainPID="0"), "")
+    assert probe.look().detail == "not running: activating (start), result success"
+    runner.result = Result(0, show(), "")
+    assert (probe.look().ok, probe.look().detail) == (True, "active (running), result success")
+    runner.result = Result(0, show(MainPID="43", NRestarts="1"), "")
+    for _look in range(2):
+        result = probe.look()
+        assert (result.ok, result.final, result.detail) == (False, True, "was restarted 1 times: it does not stay up")
+
+
+def test_a_unit_that_ran_and_ended_is_not_up() -> None:
+    assert not ProcessProbe(UnitProcess(Says(show(SubState="exited", MainPID="0")), "x.service")).look().ok
+
+
+@pytest.mark.parametrize(
+    ("health", "ok", "detail"),
+    [
+        (None, True, "running, exit code 0"),
+        ({"Status": "none"}, True, "running, exit code 0"),
+        ({"Status": "healthy", "Log": []}, True, "running, exit code 0"),
+        ({"Status": "starting", "Log": []}, False, "its own health check says starting"),
+        (
+            {"Status": "unhealthy", "Log": [{"Output": "a"}, {"Output": "no db\n"}]},
+            False,
+            "its own health check says unhealthy: no db",
+        ),
+    ],
+)
+def test_a_container_and_its_own_health(health: object, ok: bool, detail: str) -> None:
+    result = ProcessProbe(ContainerProcess(Says(inspect(Health=health)), "c")).look()
+    assert (result.ok, result.detail) == (ok, detail)
+
+
+def test_a_container_that_comes_and_goes() -> None:
+    runner = Says("", rc=1)
+    probe = ProcessProbe(ContainerProcess(runner, "c"))
+    assert (probe.look().detail, probe.look().final) == ("not running: no such container", False)
+    runner.result = Result(0, inspect(), "")
+    assert probe.look().ok
+    runner.result = Result(0, inspect(Status="exited", ExitCode=1), "")
+    assert (probe.look().final, probe.look().detail) == (True, "died: exited, exit code 1")
 
 
 def test_logs() -> None:
