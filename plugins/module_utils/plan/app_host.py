@@ -41,6 +41,7 @@ def app_host(
         "gate": gate(app, app.health),
         "canary": {"steps": list(app.canary.steps), "dwell": app.canary.dwell, "patience": app.canary.patience},
         "failover": app.failover,
+        "verdict": asdict(app.verdict),
         "bake": app.bake,
         "standby": app.standby,
         "confirm_deadline": app.confirm_deadline,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Optional
 
+from ..health.limits import Limits
+
 MANAGED_SLOTS = ("blue", "green")
 GREEN_OFFSET = 10  # green listens this many ports above blue; also the largest number of replicas
 POOLER_PORT = 6432
@@ -185,6 +187,7 @@ class App:
     memory_mb: int = 0
     canary: Canary = field(default_factory=Canary)
     failover: bool = True
+    verdict: Limits = field(default_factory=Limits)
     bake: int = 10
     standby: int = 900
     confirm_deadline: int = 120

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from ..health import limits
+from ..health.limits import Limits
 from ..traffic.flags import SHARE
 from . import parse_change
 from . import reader as shape
@@ -51,7 +53,7 @@ BACKEND_KEYS = (
     "stop_timeout",
 )
 HEALTH_KEYS = ("path", "status", "json", "version", "successes", "interval", "timeout", "min_healthy", "deadline")
-CUTOVER_KEYS = ("canary", "failover", "bake", "standby", "confirm_deadline")
+CUTOVER_KEYS = ("canary", "failover", "verdict", "bake", "standby", "confirm_deadline")
 CANARY_KEYS = ("steps", "dwell", "patience", "by", "cookie")
 DATABASE_KEYS = ("name", "user", "password", "pooled", "host", "prepared_statements", "statement_timeout", "lock_timeout")
 MOVED = {"expect_json": "json", "image": "releases.<name>.image", "archive": "releases.<name>.archive", "ports": "port"}
@@ -112,6 +114,7 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
         memory_mb=megabytes(read.text(data, "memory", key, shape.SIZE, "a size such as 512M")),
         canary=_canary(read, cutover.get("canary") or {}, key + ".cutover.canary"),
         failover=read.flag(cutover, "failover", key + ".cutover", True),
+        verdict=_verdict(read, cutover.get("verdict") or {}, key + ".cutover.verdict"),
         bake=read.number(cutover, "bake", key + ".cutover", 0, 3600, 10),
         standby=read.number(cutover, "standby", key + ".cutover", 0, 604800, 900),
         confirm_deadline=read.number(cutover, "confirm_deadline", key + ".cutover", 5, 86400, 120),
@@ -154,6 +157,22 @@ def _canary(read: Reader, raw: Any, key: str) -> Canary:
         read.choice(data, "by", key, ("cookie", "address", "request"), "cookie"),
         read.text(data, "cookie", key, shape.ENV_NAME, "a cookie's name of letters, digits and _", "slipway"),
     )
+
+
+def _verdict(read: Reader, raw: Any, key: str) -> Limits:
+    data = read.mapping(raw, key, limits.KEYS)
+    default = Limits()
+    numbers: dict[str, Any] = {
+        name: read.decimal(data, name, key, low, high, getattr(default, name)) for name, (low, high) in limits.DECIMALS.items()
+    }
+    for name, (low, high) in limits.COUNTS.items():
+        numbers[name] = read.number(data, name, key, low, high, getattr(default, name))
+    policy = read.choice(data, "on_inconclusive", key, limits.POLICIES, default.on_inconclusive)
+    found = Limits(**numbers, on_inconclusive=policy)
+    problem = found.problem()
+    if problem:
+        read.fail(f"{key}.{problem[0]}", f"must be {problem[1]}", "Change one of the two")
+    return found
 
 
 def _domain(read: Reader, data: Mapping[str, Any], key: str, tls: Tls) -> str:

@@ -164,6 +164,22 @@ class Reader:
             return default
         return int(value)
 
+    def decimal(
+        self, data: Mapping[str, Any], name: str, key: str, low: float, high: float, default: Optional[float]
+    ) -> Optional[float]:
+        """A number within bounds, with or without decimals."""
+        path = f"{key}.{name}"
+        value = data.get(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            self.fail(path, f"must be a number, but is {kind(value)}", "Write a number without quotes")
+            return default
+        if not low <= value <= high:
+            self.fail(path, f"is {value:g}, outside {low:g} to {high:g}", "Choose a number within")
+            return default
+        return float(value)
+
     def flag(self, data: Mapping[str, Any], name: str, key: str, default: bool) -> bool:
         """True or false."""
         value = data.get(name)

@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Optional
 
+from ..health.limits import Limits
 from ..health.probes import BadTarget, split_address
 from .disk import Disk
 from .errors import SlipwayError
 from .flags import SHARE
 from .gate import Gate, parse_gate
 from .layout import Layout
+from .limits import parse_limits
 from .reader import Reader
 
 SCHEMA = 1
@@ -142,6 +144,11 @@ class App:
     migrations: Optional[Migrations] = None
     hooks: Mapping[str, tuple[Hook, ...]] = field(default_factory=dict)
     notify: Optional[Notify] = None
+    verdict: Limits = field(default_factory=Limits)
+
+    def members(self) -> dict[str, str]:
+        """The slot of each ADDRESS:PORT that the edge sends requests to."""
+        return {member: slot.name for slot in self.slots.values() for member in slot.members}
 
     def slot(self, name: str) -> Slot:
         """The slot of that name; raises SlipwayError that lists the slots there are."""
@@ -196,6 +203,7 @@ def parse(text: str, file: str) -> App:
         migrations=_migrations(read.inner("migrations", read.mapping("migrations"))) if read.has("migrations") else None,
         hooks=_hooks(read.inner("hooks", read.mapping("hooks"))),
         notify=_notify(read.inner("notify", read.mapping("notify"))) if read.has("notify") else None,
+        verdict=parse_limits(read.inner("verdict", read.mapping("verdict"))),
     )
     if app.confirm_deadline < app.bake + 5:
         raise read.fail("confirm_deadline", f"at least 5 s more than bake, which is {app.bake:g} s")
@@ -258,7 +266,7 @@ def _runtime(read: Reader) -> Runtime:
     return runtime
 
 
-def _migrations(read: _Reader) -> Migrations:
+def _migrations(read: Reader) -> Migrations:
     backup = read.inner("backup", read.mapping("backup"))
     found = Migrations(
         read.text("host"),
@@ -283,7 +291,7 @@ def _words(line: str) -> list[str]:
         return []
 
 
-def _hooks(read: _Reader) -> dict[str, tuple[Hook, ...]]:
+def _hooks(read: Reader) -> dict[str, tuple[Hook, ...]]:
     found = {}
     for state, listed in read.values.items():
         if state not in HOOK_STATES or not isinstance(listed, list):
@@ -293,14 +301,14 @@ def _hooks(read: _Reader) -> dict[str, tuple[Hook, ...]]:
     return found
 
 
-def _hook(read: _Reader, state: str) -> Hook:
+def _hook(read: Reader, state: str) -> Hook:
     on_failure = read.text("on_failure", "abort" if state in ABORTABLE else "warn")
     if on_failure not in FAILURES or (on_failure == "abort" and state not in ABORTABLE):
         raise read.fail("on_failure", "abort or warn" if state in ABORTABLE else "warn, since nothing can be aborted then")
     return Hook(read.text("command"), on_failure, read.seconds("timeout", 60, 1), read.text("user", "root"))
 
 
-def _notify(read: _Reader) -> Notify:
+def _notify(read: Reader) -> Notify:
     found = Notify(read.maybe_text("command"), read.maybe_text("url_file"), read.seconds("timeout", 5, 0.1))
     if not found.command and not found.url_file:
         raise read.fail("command", "given, or url_file")

@@ -64,6 +64,10 @@ class Layout:
         """Lock of the running operation."""
         return self.root / "run/lock" / f"slipway-{app}.lock"
 
+    def access_log(self, app: str) -> Path:
+        """What nginx writes of each request of the application, in JSON."""
+        return self.root / f"var/log/nginx/slipway-{app}.json.log"
+
     def path(self, absolute: str) -> Path:
         """An absolute path of the host."""
         return self.root / absolute.lstrip("/")

@@ -53,6 +53,15 @@ class Reader:
             raise self.fail(key, f"a number of at least {least:g}")
         return float(value)
 
+    def decimal(self, key: str, default: Optional[float], low: float, high: float) -> Optional[float]:
+        """A number within bounds, or the default."""
+        if not self.has(key):
+            return default
+        value = self.values[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise self.fail(key, f"a number from {low:g} to {high:g}")
+        return float(value)
+
     def count(self, key: str, default: int, least: int = 0, most: int = 2**31) -> int:
         """A whole number."""
         value = self.values[key] if self.has(key) else default

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import asdict
 from typing import Any, Callable
 
 import pytest
+from ansible_collections.slipway.server.plugins.module_utils.health.limits import Limits
 from ansible_collections.slipway.server.plugins.module_utils.traffic import config, journal
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import Busy, SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.lease import change
@@ -46,6 +48,10 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
         (lambda c: c["gate"].update(body="("), "gate.body must be a regular expression"),
         (lambda c: c["gate"].update(deadline=1), "gate.deadline must be more than min_healthy, which is 1 s"),
         (lambda c: c["gate"].update(version={"path": "/v"}), "gate.version.key must be a string, but is missing"),
+        (lambda c: c.update(verdict={"alpha": 1}), "verdict.alpha must be a number from 1e-05 to 0.2, but is 1"),
+        (lambda c: c.update(verdict={"min_samples": 1.5}), "verdict.min_samples must be a whole number from 20"),
+        (lambda c: c.update(verdict={"on_inconclusive": "wait"}), "verdict.on_inconclusive must be one of hold, pass, fail"),
+        (lambda c: c.update(verdict={"usual_error_percent": 5}), "verdict.usual_error_percent must be less than error_percent"),
         (lambda c: c.update(confirm_deadline=5), "confirm_deadline must be at least 5 s more than bake, which is 3 s"),
         (lambda c: c.update(runtime={"kind": "podman"}), 'runtime.kind must be docker or systemd, but is "podman"'),
         (lambda c: c.update(runtime={"kind": "docker"}), "runtime.container_port must be the port"),
@@ -63,6 +69,14 @@ def test_a_slot_may_have_its_own_gate() -> None:
     assert (app.slot("legacy").gate.path, app.slot("blue").gate.path) == ("/api/up", "/health")
     assert app.slot("legacy").gate.rules == app.slot("blue").gate.rules
     assert app.slot("legacy").unit == "old.service"
+
+
+def test_limits_and_members_of_an_app() -> None:
+    given = {"error_percent": 2, "p99_ms": 900.5, "min_samples": 50, "on_inconclusive": "fail"}
+    app = config.parse(changed(lambda c: c.update(verdict=given)), "f")
+    assert app.verdict == Limits(error_percent=2.0, p99_ms=900.5, min_samples=50, on_inconclusive="fail")
+    assert config.parse(changed(lambda c: c.update(verdict=asdict(app.verdict))), "f").verdict == app.verdict
+    assert app.members()[app.slot("green").members[0]] == "green"
 
 
 def test_keys_of_a_newer_role_do_no_harm() -> None:
