@@ -13,10 +13,14 @@ version_added: 0.1.0
 description:
   - Runs on an edge, a host with nginx that holds the application's flag files.
   - With O(state=switched) gates every member of the slot from this edge, arms a timer on the host that takes the traffic
-    back, moves the flag in one file operation, asks through nginx on fresh connections whether the new slot answers, watches
-    it for the time C(bake) of the application, and then holds it there with the timer still armed.
-  - Takes the traffic back and fails when anything goes wrong after the flag moved. When the module itself, its connection or
-    the control node dies, the host takes the traffic back by itself at the deadline.
+    back, moves it in the steps of the application's canary while its requests are judged against those of the former slot,
+    then moves all of it in one file operation, asks through nginx on fresh connections whether the new slot answers, watches
+    and judges it for the time C(bake) of the application, and then holds it there with the timer still armed.
+  - All of that happens in a unit of its own on the host. The task follows it and prints a line for whatever happens; it finds
+    it again after a lost connection, and so does a second run with the same O(txn).
+  - Takes the traffic back and fails when anything goes wrong after the first request moved. When the unit, its host's
+    connection or the control node dies, the host takes the traffic back by itself at the deadline.
+  - With O(state=prepared) makes sure, before a candidate is started in the slot, that it stands in for no other any more.
   - With O(state=confirmed) makes the switch final and stops the timer. As a task of its own it comes over a fresh connection.
   - No nginx is reloaded and no connection is closed.
 author: slipway.server contributors
@@ -26,15 +30,15 @@ options:
     type: str
     required: true
   to:
-    description: The slot that gets the traffic. Needed for O(state=switched).
+    description: The slot that gets the traffic. Needed for O(state=switched) and O(state=prepared).
     type: str
   release:
     description: The release that runs in that slot. It is checked where the application tells it, and remembered.
     type: str
   state:
-    description: Whether to switch and hold, or to make a switch final.
+    description: Whether to get a slot ready for a candidate, to switch and hold, or to make a switch final.
     type: str
-    choices: [switched, confirmed]
+    choices: [prepared, switched, confirmed]
     default: switched
   txn:
     description:
@@ -50,7 +54,20 @@ options:
     description: Also move to a release that was taken back before.
     type: bool
     default: false
+  migrations:
+    description:
+      - What the release did to the database. After V(contract) the former release cannot serve any more, so there is no canary,
+        no dead man, no failover and no way back without force.
+    type: str
+    choices: [none, expand, contract]
+    default: none
+  offset:
+    description: Number of the line of the run's progress to go on from. The task sets it while it follows a run.
+    type: int
 attributes:
+  action:
+    description: Runs on the controller and asks the host again and again, so that progress is seen while it happens.
+    support: full
   check_mode:
     description: Looks at the target slot and returns the plan.
     support: full
@@ -78,8 +95,9 @@ EXAMPLES = r"""
 RETURN = r"""
 outcome:
   description:
-    - V(switched), V(confirmed), V(unchanged), V(planned), or V(adopted) when traffic was there and its release is now known.
-    - In failures V(aborted) or V(rolled_back).
+    - V(switched), V(confirmed), V(unchanged), V(prepared), V(planned), or V(adopted) when traffic was there and its release is
+      now known.
+    - In failures V(aborted), V(rolled_back), V(failed) when nothing may be taken back, or V(died) when the run was killed.
   type: str
   returned: always
 txn:
@@ -110,16 +128,50 @@ gate:
   description: How the gate went - attempts, seconds, latency_ms, last_answers.
   type: dict
   returned: when the target was gated
+verdicts:
+  description: What the jury ruled, step by step.
+  type: list
+  returned: when traffic moved
+progress:
+  description: What happened - at, host, state, text, and figures.
+  type: list
+  returned: when a run was followed
 plan:
   description: The steps, in check mode.
   type: list
   returned: check mode
 """
 
+import uuid
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
+from ansible_collections.slipway.server.plugins.module_utils.traffic.detached import Detached
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.host import Host
+
+
+def answer(host: Host, given: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """What the library says to the parameters; raises SlipwayError."""
+    app = host.app(given["app"])
+    cutover = Cutover(host, app)
+    if given["state"] == "confirmed":
+        return cutover.check_confirm(given["txn"]) if check_mode else cutover.confirm(given["txn"], given["owner"])
+    txn = given["txn"] or uuid.uuid4().hex[:12]
+    request = Request(given["to"], given["release"], txn, given["owner"], given["force"], given["migrations"])
+    if given["state"] == "prepared":
+        return cutover.prepare(request, write=not check_mode)
+    if check_mode:
+        return cutover.preview(request)
+    run = Detached(host, app)
+    if given["offset"] is None:
+        run.start(request)
+    news = run.follow(txn, given["offset"] or 0)
+    if news.ended:
+        return {**news.facts, "progress": list(news.lines)}
+    going_on = {"running": True, "changed": True, "outcome": "running", "txn": txn}
+    return {**going_on, "offset": news.offset, "progress": list(news.lines)}
 
 
 def main() -> None:
@@ -129,12 +181,14 @@ def main() -> None:
             "app": {"type": "str", "required": True},
             "to": {"type": "str"},
             "release": {"type": "str"},
-            "state": {"type": "str", "choices": ["switched", "confirmed"], "default": "switched"},
+            "state": {"type": "str", "choices": ["prepared", "switched", "confirmed"], "default": "switched"},
             "txn": {"type": "str"},
             "owner": {"type": "str", "default": "ansible"},
             "force": {"type": "bool", "default": False},
+            "migrations": {"type": "str", "choices": ["none", "expand", "contract"], "default": "none"},
+            "offset": {"type": "int"},
         },
-        required_if=[("state", "switched", ["to"])],
+        required_if=[("state", "switched", ["to"]), ("state", "prepared", ["to"])],
         supports_check_mode=True,
     )
     given, host = module.params, Host()
@@ -142,15 +196,11 @@ def main() -> None:
         text = f"{given['app']} is not described on this host yet; would gate {given['to'] or 'the slot'} and move its traffic"
         module.exit_json(changed=True, outcome="planned", to=given["to"], plan=[text], msg=text)
     try:
-        cutover = Cutover(host, host.app(given["app"]))
-        if given["state"] == "confirmed":
-            ask = cutover.check_confirm if module.check_mode else lambda txn: cutover.confirm(txn, given["owner"])
-            result = ask(given["txn"])
-        else:
-            request = Request(given["to"], given["release"], given["txn"], given["owner"], given["force"])
-            result = cutover.preview(request) if module.check_mode else cutover.switch(request)
+        result = answer(host, given, module.check_mode)
     except SlipwayError as error:
         module.fail_json(msg=str(error), **error.facts)
+    if result.get("running"):
+        module.exit_json(**result)
     before = result["to"] if given["state"] == "confirmed" else result["from"]
     module.exit_json(diff={"before": f"active: {before}\n", "after": f"active: {result['to']}\n"}, **result)
 

@@ -37,6 +37,9 @@ options:
     description: Seconds after which the lease expires by itself.
     type: float
     default: 1800
+  release:
+    description: The release that is deployed, so that a second run for the same one can go on where a dead one stopped.
+    type: str
   force:
     description: Take or remove somebody else's lease too. The history tells so.
     type: bool
@@ -90,6 +93,7 @@ def main() -> None:
             "txn": {"type": "str", "required": True},
             "owner": {"type": "str", "default": "ansible"},
             "ttl": {"type": "float", "default": 1800},
+            "release": {"type": "str"},
             "force": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -102,7 +106,7 @@ def main() -> None:
         leases, records = host.leases(name), host.records(name)
         ttl = given["ttl"] if given["state"] == "present" else None
         with host.lock(name).held(f"{given['owner']} changing the lease of {name}", wait=2.0):
-            done = change(leases, given["txn"], given["owner"], ttl, given["force"], not module.check_mode)
+            done = change(leases, given["txn"], given["owner"], ttl, given["force"], not module.check_mode, given["release"])
             if done.taken_over is not None and not module.check_mode:
                 records.remember("lease_taken_over", txn=given["txn"], owner=given["owner"], before=done.taken_over)
     except SlipwayError as error:

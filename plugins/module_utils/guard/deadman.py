@@ -28,18 +28,20 @@ class Timer:
     clock: Clock
     unit: str
 
-    def arm(self, seconds: float, command: Sequence[str], description: str) -> None:
+    def arm(self, seconds: float, command: Sequence[str], description: str, insist: bool = False) -> None:
         """Run `command` in `seconds`, replacing a timer of the same name; raises ArmingFailed.
 
-        The service of an earlier timer may still be ending, so the attempt is repeated for a few seconds.
+        The service of an earlier timer may still be ending, so the attempt is repeated for a few seconds. With `insist`
+        the command is started again until it succeeds.
         """
-        self.disarm()
+        self.cancel()
         argv = [
             "systemd-run",
             f"--unit={self.unit}",
             f"--description={description}",
             f"--on-active={max(seconds, 0.1):.1f}s",
             "--timer-property=AccuracySec=100ms",
+            *(["--property=Restart=on-failure", "--property=RestartSec=5"] if insist else []),
             "--collect",
             "--quiet",
             *command,

@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     recover.add_argument("--deadline", action="store_true", help="the time to confirm is over (the dead man calls this)")
     confirm = command("confirm", "Make the switch that waits for confirmation final.")
     confirm.add_argument("--txn", metavar="ID", help="only this transaction")
+    move = command("move", "Do what a deployment asked for under a name (the unit that it starts calls this).")
+    move.add_argument("--txn", metavar="ID", required=True, help="its name")
     retire = command("retire", "Stop a standby slot when its time is over and nobody uses it.")
     retire.add_argument("slot", metavar="SLOT")
     settle = command("settle", "After a rollback: mark the slot that has the traffic, keep the one that had it warm for a while.")
@@ -101,6 +103,7 @@ def _dispatch(options: argparse.Namespace, host: Host) -> int:
         "rollback": _rollback,
         "recover": _recover,
         "confirm": _confirm,
+        "move": _move,
         "retire": _retire,
         "settle": _settle,
         "history": _history,
@@ -156,15 +159,28 @@ def _recover_one(options: argparse.Namespace, host: Host, name: str) -> None:
     from . import recovery
 
     app = host.app(name)
-    # Past the deadline a hung run must not stop the dead man: it goes on without the lock.
-    with host.lock(name).held(f"recovery of {name}", 2.0, insist=not options.deadline):
-        if app.edge:
+    host.is_deadman = bool(options.deadline)
+    while True:
+        # Past the deadline a hung run must not stop the dead man: it goes on without the lock.
+        with host.lock(name).held(f"recovery of {name}", 2.0, insist=not options.deadline):
+            if not app.edge:
+                break
             found = recovery.recover(host, app, options.deadline)
+        if not options.deadline or found.action != "waiting":
             data = {"app": name, "action": found.action, "message": found.message, "active": found.active, "txn": found.txn}
             _say(options, data, f"{name}: {found.message}. Traffic is on {found.active}.")
-        if not options.deadline:
-            for slot in recovery.rearm_retirements(host, app):
-                print(f"{name}: slot {slot} will be stopped when its time is over.", file=sys.stderr)
+            break
+        host.clock.sleep(found.left)
+    if not options.deadline:
+        for slot in recovery.rearm_retirements(host, app):
+            print(f"{name}: slot {slot} will be stopped when its time is over.", file=sys.stderr)
+
+
+def _move(options: argparse.Namespace, host: Host) -> int:
+    from .detached import Detached
+
+    done = Detached(host, host.app(options.app)).run(options.txn)
+    return _say(options, done, f"{options.app}: {done['outcome']}, traffic is on {done['to']}.")
 
 
 def _confirm(options: argparse.Namespace, host: Host) -> int:

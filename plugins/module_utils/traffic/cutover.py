@@ -1,65 +1,56 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Moving traffic to another slot: gate, dead man, flag, proof through nginx, bake; then hold until it is confirmed."""
+"""Moving traffic to another slot: gate, dead man, canary, flag, proof through nginx, bake; then hold until it is confirmed."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Optional
 
 from ..guard.deadman import ArmingFailed
 from ..health import gate as gates
 from ..health.gate import GateReport
-from ..health.model import Probe, ProbeResult
 from ..health.process import Watcher
 from . import moves, recovery, slots
 from .config import App
 from .errors import Busy, SlipwayError
 from .host import Host
 from .journal import Transaction
+from .jury import Jury
 from .records import Traffic, check_release
+from .watch import SOON, Watch
 
-FAILURES = 3
-REFUSALS = 2
-SOON = 0.25
+GRACE = 30.0
+"""Seconds that a step of a canary may be late before its dead man takes it back."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. `txn` of None makes a new one."""
+    """What is asked for. `txn` of None makes a new one.
+
+    `migrations` are what the release did to the database: `none`, `expand`, or `contract`, after which the old release cannot
+    serve any more and nothing is taken back by itself.
+    """
 
     to: str
     release: Optional[str] = None
     txn: Optional[str] = None
     owner: str = "slipway"
     force: bool = False
+    migrations: str = "none"
+
+    @property
+    def one_way(self) -> bool:
+        """True when there is no way back."""
+        return self.migrations == "contract"
 
 
 @dataclass(frozen=True)
-class Watch:
-    """The bake so far, by probe: failures in a row, and connections that were refused, in a row or not.
+class Trouble:
+    """Why traffic must go back, and whether that is the release's fault."""
 
-    A refused connection means that no process listens, which a healthy slot never does; looking again soon tells a crash
-    that a service manager repairs within a second from one slow answer.
-    """
-
-    failed: dict[str, int] = field(default_factory=dict)
-    refused: dict[str, int] = field(default_factory=dict)
-    again_soon: bool = False
-
-    def after(self, probes: Sequence[Probe], results: Sequence[ProbeResult]) -> tuple[Watch, Optional[str]]:
-        """The watch after one more round, and why traffic must go back, if it must."""
-        failed, refused = dict(self.failed), dict(self.refused)
-        verdict = None
-        for probe, result in zip(probes, results):
-            failed[probe.name] = 0 if result.ok else failed.get(probe.name, 0) + 1
-            refused[probe.name] = refused.get(probe.name, 0) + (1 if result.refused else 0)
-            if refused[probe.name] >= REFUSALS:
-                verdict = verdict or f"{probe.name} refused {refused[probe.name]} connections: {result.detail}"
-            elif failed[probe.name] >= FAILURES:
-                verdict = verdict or f"{probe.name} failed {failed[probe.name]} times in a row: {result.detail}"
-        return Watch(failed, refused, any(result.refused for result in results)), verdict
+    why: str
+    guilty: bool
 
 
 class Cutover:
@@ -77,19 +68,29 @@ class Cutover:
     def preview(self, request: Request) -> dict[str, object]:
         """What `switch` would do, having looked at the target; changes nothing."""
         app, slot = self.app, self.app.slot(request.to)
-        self._refuse_bad(request)
-        self.host.leases(app.name).check(request.txn)
+        self.refuse(request)
         active = self.flags.active()
         if active == request.to:
             return self._same(request, write=False)
         wrong = moves.well_now(self.host.sensors.members(slot, request.release))
+        rules = slot.gate.rules
         steps = [
-            f"gate {', '.join(slot.members)}: {slot.gate.rules.successes} successes in a row within "
-            f"{slot.gate.rules.deadline:g} s" + (f" (now: {wrong})" if wrong else " (now: well)"),
-            f"arm slipway-{app.name}-deadman.timer for {app.confirm_deadline:g} s",
-            *(str(operation) for operation in self.flags.plan(request.to)),
+            f"gate {', '.join(slot.members)}: {rules.successes} successes in a row, at least {rules.min_healthy:g} s healthy, "
+            f"within {rules.deadline:g} s" + (f" (now: {wrong})" if wrong else " (now: well)")
+        ]
+        if request.one_way:
+            steps.append("no dead man, no canary, no way back: the migrations of this release are destructive")
+        else:
+            steps.append(f"arm slipway-{app.name}-deadman.timer for {self._first_deadline():g} s")
+            steps += [
+                f"canary {number}/{len(app.canary.steps)}: {percent} % of the traffic for {app.canary.dwell:g} to "
+                f"{app.canary.patience:g} s, until its requests are judged against those of {active}"
+                for number, percent in enumerate(app.canary.steps, start=1)
+            ]
+        steps += [
+            *(str(operation) for operation in self.flags.plan(request.to, self._spare(active, request.one_way))),
             f"ask {app.domain} through nginx on {moves.VERIFY_LOOKS} fresh connections",
-            f"watch for {app.bake:g} s, then hold until confirmed",
+            f"watch and judge for {app.bake:g} s, then hold until confirmed, at most {app.confirm_deadline:g} s",
         ]
         return {
             "changed": True,
@@ -101,6 +102,28 @@ class Cutover:
             "detail": wrong or "well",
         }
 
+    def refuse(self, request: Request) -> None:
+        """Raises SlipwayError when `request` cannot be begun at all."""
+        self.app.slot(request.to)
+        self._refuse_bad(request)
+        self.host.leases(self.app.name).check(request.txn)
+
+    def prepare(self, request: Request, write: bool = True) -> dict[str, object]:
+        """Before a candidate is started in a slot: that slot stands in for no other any more."""
+        self.app.slot(request.to)
+        active, spare = self.flags.active(), self.flags.spare()
+        tx = self.journal.pending()
+        if active == request.to and tx is not None and tx.txn == request.txn:
+            return {"changed": False, "outcome": "prepared", "from": active, "to": request.to, "txn": request.txn}
+        if active == request.to:
+            raise SlipwayError(f"slot {active} of {self.app.name} has the traffic on {self.app.host}: no candidate starts there.")
+        changed = spare == request.to
+        if changed and write:
+            with self.host.lock(self.app.name).held(f"{request.owner} preparing slot {request.to} of {self.app.name}", wait=2.0):
+                self.host.leases(self.app.name).check(request.txn)
+                self.flags.drop_spare(request.to)
+        return {"changed": changed, "outcome": "prepared", "from": active, "to": request.to, "txn": request.txn}
+
     def switch(self, request: Request) -> dict[str, object]:
         """Move traffic and hold it there with the dead man armed; raises SlipwayError after taking it back."""
         app, host = self.app, self.host
@@ -109,7 +132,7 @@ class Cutover:
             attached = self._leftovers(request)
             host.leases(app.name).check(request.txn)
             if attached is not None:
-                return self._prove(attached, None, {})
+                return self._prove(attached, host.jury(app, attached.source, attached.target), None, {})
             if self.flags.active() == request.to:
                 return self._same(request, write=True)
             self._refuse_bad(request)
@@ -136,6 +159,8 @@ class Cutover:
                     )
                 self.journal.write(tx.txn, "done", "confirm", confirmed_by=owner)
             tx = moves.current(host, app, tx.txn)
+            if self.flags.active() != tx.target:
+                raise self._taken_over(tx, tx)
             moves.complete(host, app, tx)
             return self._result(tx, "confirmed", True)
 
@@ -175,7 +200,7 @@ class Cutover:
             return None
         if found.waiting.txn == request.txn and found.waiting.target == request.to:
             if found.left >= self.app.bake + moves.VERIFY_TIMEOUT:
-                self.flags.switch(request.to)
+                self.flags.switch(request.to, moves.spare(self.app, found.waiting))
                 return found.waiting
             moves.take_back(self.host, self.app, found.waiting, "interrupted, and too little time left to go on", False)
             return None
@@ -215,14 +240,20 @@ class Cutover:
             "release": request.release or here,
         }
 
+    def _spare(self, source: str, one_way: bool) -> Optional[str]:
+        return source if self.app.failover and not one_way else None
+
+    def _first_deadline(self) -> float:
+        return self.app.canary.patience + GRACE if self.app.canary.steps else self.app.confirm_deadline
+
     def _begin(self, request: Request) -> Transaction:
         host, app = self.host, self.app
         txn = request.txn or uuid.uuid4().hex[:12]
         leases = host.leases(app.name)
         own = leases.holder() is None
-        ttl = app.slot(request.to).gate.rules.deadline + app.confirm_deadline + 60
         if own:
-            _lease, stale = leases.acquire(txn, request.owner, ttl)
+            ttl = app.slot(request.to).gate.rules.deadline + app.confirm_deadline + 60
+            _lease, stale = leases.acquire(txn, request.owner, ttl, release=request.release)
             if stale is not None:
                 self.records.remember("lease_taken_over", txn=txn, owner=request.owner, before=leases.describe(stale))
         self.journal.rotate()
@@ -237,8 +268,17 @@ class Cutover:
             owner=request.owner,
             own_lease=own,
             forced=request.force,
+            migrations=request.migrations,
+            rollback_allowed=not request.one_way,
         )
-        return moves.current(host, app, txn)
+        tx = moves.current(host, app, txn)
+        host.progress(app, txn).prune()
+        text = f"{request.release or 'what runs there'} in {tx.target} takes over from {tx.source}, asked for by {tx.owner}"
+        self._tell(tx, "PLANNED", text, source=tx.source, target=tx.target, release=tx.release, share=0)
+        return tx
+
+    def _tell(self, tx: Transaction, state: str, text: str, **facts: object) -> None:
+        self.host.progress(self.app, tx.txn).say(state, text, **facts)
 
     def _gate(self, tx: Transaction) -> GateReport:
         slot = self.app.slot(tx.target)
@@ -252,26 +292,58 @@ class Cutover:
                 {"outcome": "aborted", "txn": tx.txn, "from": tx.source, "to": tx.target, "gate": report.as_dict()},
             )
         self.journal.write(tx.txn, "done", "gate", seconds=round(report.seconds, 2))
+        self._tell(tx, "HEALTHY", f"{tx.target} passed the gate: {report.reason}", gate=report.as_dict())
         return report
 
     def _move(self, tx: Transaction, report: GateReport) -> dict[str, object]:
-        host, app = self.host, self.app
-        self._mine(tx, moved=False)
-        deadline = host.machine.moment(host.clock, app.confirm_deadline)
-        self.journal.write(tx.txn, "intent", "switch", deadline=asdict(deadline), before=self.flags.present())
+        """From the gate to the moved flag, step by step when the application wants that."""
+        app = self.app
+        self._mine(tx, 0)
+        spare = moves.spare(app, tx)
+        steps = app.canary.steps if tx.rollback_allowed else ()
+        if tx.rollback_allowed:
+            self._arm(tx)
+        jury = self.host.jury(app, tx.source, tx.target)
         try:
-            host.arm_deadman(app.name, app.confirm_deadline)
-        except ArmingFailed as error:
-            moves.end(host, app, tx, "aborted", str(error))
-            raise SlipwayError(f"{app.name} stays on {tx.source}: without a dead man no traffic moves. {error}") from error
-        try:
-            times = self.flags.switch(tx.target)
+            for number, percent in enumerate(steps, start=1):
+                title = f"canary {number}/{len(steps)} at {percent} %"
+                self._deadline(tx, "canary", app.canary.patience + GRACE, share=percent)
+                self.flags.canary(tx.target, percent, spare)
+                self.journal.write(tx.txn, "done", "canary", share=percent)
+                self._tell(tx, "CANARY", title, share=percent)
+                trouble = self._attend(tx, jury, "CANARY", title, percent, app.canary.dwell, app.canary.patience)
+                if trouble is not None:
+                    raise self._back(tx, f"in {title}, {trouble.why}", trouble.guilty)
+            self._deadline(tx, "switch", app.confirm_deadline, before=self.flags.present())
+            times = self.flags.switch(tx.target, spare)
             self.journal.write(tx.txn, "done", "switch", **asdict(times))
         except OSError as error:
             raise self._back(tx, f"the disk failed: {error}", False) from error
-        return self._prove(tx, report, asdict(times))
+        self._tell(tx, "SWITCHED", f"all traffic on {tx.target}, moved in {times.switch_ms:g} ms", share=100, **asdict(times))
+        return self._prove(tx, jury, report, asdict(times))
 
-    def _prove(self, tx: Transaction, report: Optional[GateReport], times: dict[str, float]) -> dict[str, object]:
+    def _arm(self, tx: Transaction) -> None:
+        """The dead man, before the first request moves; raises SlipwayError when there can be none."""
+        host, app = self.host, self.app
+        seconds = self._first_deadline()
+        self._deadline(tx, "arm", seconds)
+        try:
+            host.arm_deadman(app.name, seconds)
+        except ArmingFailed as error:
+            moves.end(host, app, tx, "aborted", str(error))
+            raise SlipwayError(f"{app.name} stays on {tx.source}: without a dead man no traffic moves. {error}") from error
+
+    def _deadline(self, tx: Transaction, step: str, seconds: float, **facts: object) -> None:
+        """Write that `step` is meant, and until when it may last. The dead man reads this before he takes anything back."""
+        host = self.host
+        moment = host.machine.moment(host.clock, seconds)
+        self.journal.write(tx.txn, "intent", step, deadline=asdict(moment), **facts)
+        leases = host.leases(self.app.name)
+        holder = leases.holder()
+        if holder is not None and holder.txn == tx.txn and holder.expires.left(host.machine.moment(host.clock)) < seconds + GRACE:
+            leases.acquire(tx.txn, holder.owner, seconds + GRACE, release=tx.release)
+
+    def _prove(self, tx: Transaction, jury: Jury, report: Optional[GateReport], times: dict[str, float]) -> dict[str, object]:
         """From the moved flag to `hold`; also entered again by a second run of the same transaction."""
         host, app = self.host, self.app
         try:
@@ -280,9 +352,11 @@ class Cutover:
                 sick = moves.well_now(host.sensors.members(app.slot(tx.target), tx.release))
                 raise self._back(tx, f"through nginx, {proof.detail}", sick is not None)
             self.journal.write(tx.txn, "done", "verify", verified_ms=proof.all_ms)
-            why, guilty = self._bake(tx)
-            if why is not None:
-                raise self._back(tx, f"while it was watched for {app.bake:g} s, {why}", guilty)
+            title = f"all traffic, watched for {app.bake:g} s"
+            self._tell(tx, "BAKING", f"{tx.target} answers through nginx after {proof.first_ms:g} ms; {title}", share=100)
+            trouble = self._attend(tx, jury, "BAKING", title, 100, app.bake, app.bake)
+            if trouble is not None:
+                raise self._back(tx, f"while it was watched for {app.bake:g} s, {trouble.why}", trouble.guilty)
             self.journal.write(tx.txn, "done", "hold")
         except OSError as error:
             raise self._back(tx, f"the disk failed: {error}", False) from error
@@ -293,38 +367,49 @@ class Cutover:
             "verified_ms": proof.all_ms,
             "gate": report.as_dict() if report is not None else None,
             "attempts": report.rounds if report is not None else 0,
+            "verdicts": jury.verdicts,
+            "rollback_allowed": tx.rollback_allowed,
         }
 
-    def _bake(self, tx: Transaction) -> tuple[Optional[str], bool]:
-        """Watch the new slot; why it must give traffic back, or None, and whether that is the release's fault."""
+    def _attend(
+        self, tx: Transaction, jury: Jury, state: str, title: str, share: int, least: float, most: float
+    ) -> Optional[Trouble]:
+        """Watch the target with `share` percent of the traffic for `least` seconds, up to `most` while no verdict is there."""
         host, slot = self.host, self.app.slot(tx.target)
         members = host.sensors.members(slot, tx.release)
-        edge = [host.sensors.through_edge(self.app, slot, tx.release)]
-        outside = Watch()
-        watch, watcher = Watch(), Watcher(slots.processes(host, self.app, slot))
-        until = host.clock.monotonic() + self.app.bake
-        while host.clock.monotonic() < until:
-            begun = host.clock.monotonic()
-            self._mine(tx, moved=True)
-            watch, why = watch.after(members, gates.look_at_all(members))
-            why = watcher.died() or why
-            if why is not None:
-                return why, True
-            outside, why = outside.after(edge, gates.look_at_all(edge))
-            if why is not None:
-                return f"through nginx, {why}", False
+        edge = [host.sensors.through_edge(self.app, slot, tx.release)] if share == 100 else []
+        watch, outside, watcher = Watch(), Watch(), Watcher(slots.processes(host, self.app, slot))
+        begun = host.clock.monotonic()
+        jury.open(share)
+        while True:
+            now = host.clock.monotonic()
+            self._mine(tx, share)
+            if now - begun < least or least < most:
+                watch, why = watch.after(members, gates.look_at_all(members))
+                why = watcher.died() or why
+                if why is not None:
+                    return Trouble(why, True)
+                outside, why = outside.after(edge, gates.look_at_all(edge))
+                if why is not None:
+                    return Trouble(f"through nginx, {why}", False)
+            ruling = jury.hear(now - begun >= least, now - begun >= most)
+            if ruling.news:
+                self._tell(tx, state, f"{title}: {ruling.text}", share=share, verdict=ruling.figures)
+            if ruling.trouble:
+                return Trouble(ruling.text, ruling.guilty)
+            if ruling.done:
+                return None
             interval = SOON if watch.again_soon or outside.again_soon else slot.gate.rules.interval
-            host.clock.sleep(min(begun + interval, until) - host.clock.monotonic())
-        self._mine(tx, moved=True)
-        return None, False
+            until = begun + (least if now - begun < least else most)
+            host.clock.sleep(max(min(now + interval, until) - host.clock.monotonic(), 0.0))
 
-    def _mine(self, tx: Transaction, moved: bool) -> None:
+    def _mine(self, tx: Transaction, share: int) -> None:
         """Raises SlipwayError when somebody, on purpose or by deadline, ended this transaction meanwhile."""
         now = moves.current(self.host, self.app, tx.txn)
-        wanted = tx.target if moved else tx.source
-        if self.flags.active() == wanted and (now.outcome == "confirmed" or (now.open and not now.has("intent revert"))):
+        has = self.flags.share(tx.target)
+        if has == share and (now.outcome == "confirmed" or (now.open and not now.has("intent revert"))):
             return
-        if not now.open and moved and self.flags.active() == tx.target:
+        if not now.open and share and has:
             self.flags.switch(tx.source)
         raise self._taken_over(tx, now)
 
@@ -338,14 +423,22 @@ class Cutover:
     def _back(self, tx: Transaction, reason: str, guilty: bool) -> SlipwayError:
         """Take traffic back, unless somebody did; the error that tells so. A `guilty` release is marked bad."""
         now = moves.current(self.host, self.app, tx.txn)
-        if not now.open and self.flags.active() != tx.target:
+        if not now.open and not self.flags.share(tx.target):
             return self._taken_over(tx, now)
         guilty = guilty and not self.host.going_down()
+        facts = {"txn": tx.txn, "from": tx.source, "to": tx.target, "reason": reason}
+        if not tx.rollback_allowed:
+            moves.stay(self.host, self.app, replace(now, reason=reason), reason)
+            return SlipwayError(
+                f"{self.app.name} stays on {tx.target} although it failed, {reason}: its migrations are destructive and "
+                f"{tx.source} cannot serve any more. Mend it, or when you know better: slipway rollback {self.app.name} --force.",
+                {"outcome": "failed", **facts},
+            )
         times = moves.take_back(self.host, self.app, replace(now, reason=reason), reason, guilty)
         return SlipwayError(
             f"{self.app.name} is back on {tx.source} after {times.switch_ms:g} ms: {tx.target} failed, {reason}."
             + (f" Release {tx.release} is marked bad on {self.app.host}." if guilty and tx.release else ""),
-            {"outcome": "rolled_back", "txn": tx.txn, "from": tx.source, "to": tx.target, "reason": reason},
+            {"outcome": "rolled_back", **facts},
         )
 
     def _result(self, tx: Transaction, outcome: str, changed: bool) -> dict[str, object]:

@@ -73,6 +73,22 @@ class Disk:
         if fresh:
             files.fsync_directory(path.parent)
 
+    def note(self, path: Path, line: str) -> None:
+        """Add one line that may be lost in a power cut."""
+        files.make_directories(path.parent)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(descriptor, (line + "\n").encode("utf-8"))
+        finally:
+            os.close(descriptor)
+
+    def changed_at(self, path: Path) -> float:
+        """When `path` was last written, in seconds since the epoch; 0 when there is none."""
+        try:
+            return path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def rename(self, path: Path, to: Path) -> None:
         """Move `path` to `to` in the same file system."""
         os.rename(path, to)

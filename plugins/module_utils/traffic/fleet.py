@@ -8,7 +8,7 @@ the application say what its slots hold.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Optional
 
 from .errors import SlipwayError
@@ -20,7 +20,8 @@ Reports = Mapping[str, Mapping[str, Any]]
 class Choice:
     """Where traffic goes. `first` when nothing serves yet, `unchanged` when it is there already, `problem` why it goes nowhere.
 
-    `release`: for a deployment the one that serves now, for a rollback the one that is gone back to.
+    `release`: for a deployment the one that serves now, for a rollback the one that is gone back to. `txn`: the transaction
+    of an earlier run for the same release that this one goes on with.
     """
 
     active: str
@@ -29,6 +30,7 @@ class Choice:
     first: bool
     unchanged: bool
     problem: str = ""
+    txn: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """For a playbook."""
@@ -117,13 +119,29 @@ def never_deployed(reports: Reports) -> bool:
     return bool(edges) and not external and not any(report["served"] for report in edges)
 
 
+def _unfinished(app: str, release: str, reports: Reports) -> Optional[str]:
+    """The transaction of an earlier run for `release` that still holds the lease of an edge; None when there is none."""
+    leases = [report.get("lease") for report in _edges(app, reports).values()]
+    found = {lease["txn"] for lease in leases if lease and not lease["stale"] and lease.get("release") == release}
+    return found.pop() if len(found) == 1 else None
+
+
 def choose(app: str, release: str, reports: Reports, txn: str = "", again: bool = False) -> Choice:
     """The slot for `release`: where it serves already, else an idle one; the active one only when nothing serves there.
 
-    Raises SlipwayError when nothing can be decided or another transaction than `txn` is under way. With `again` the
-    release takes an idle slot although it serves.
+    Raises SlipwayError when nothing can be decided or another transaction than `txn` is under way; one for the same release,
+    whose run may be dead, is gone on with. With `again` the release takes an idle slot although it serves.
     """
+    before = _unfinished(app, release, reports)
+    choice = _choose(app, release, reports, before or txn, again)
+    return replace(choice, txn=before or txn)
+
+
+def _choose(app: str, release: str, reports: Reports, txn: str, again: bool) -> Choice:
     _busy(app, txn, reports)
+    held = [report["transaction"] for report in _edges(app, reports).values() if report.get("transaction")]
+    if txn and held and all(waiting["txn"] == txn and waiting["kind"] == "cutover" for waiting in held):
+        return Choice(str(held[0]["from"]), str(held[0]["to"]), None, False, False)
     active = str(_agreed(app, reports, "active"))
     edges = _edges(app, reports)
     sample = next(iter(edges.values()))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Callable
 
 from ..guard.deadman import Timer
 from ..host.clock import Clock
@@ -13,9 +14,11 @@ from .config import App
 from .disk import Disk
 from .flags import Flags
 from .journal import Journal
+from .jury import Jury, Silent
 from .layout import COMMAND, Layout
 from .lease import Leases, Lock
 from .machine import Machine
+from .progress import Progress
 from .records import Records
 from .sensors import Sensors
 
@@ -30,6 +33,8 @@ class Host:
     disk: Disk = field(default_factory=Disk)
     machine: Machine = field(default_factory=Machine)
     sensors: Sensors = field(default_factory=Sensors)
+    is_deadman: bool = False
+    jurors: Callable[[], Jury] = Silent
 
     def app(self, name: str) -> App:
         """The application of that name; raises SlipwayError."""
@@ -59,6 +64,14 @@ class Host:
         """Releases, slots, history."""
         return Records(self.disk, self.clock, self.layout, app)
 
+    def jury(self, app: App, source: str, target: str) -> Jury:
+        """Who judges the requests of a cutover."""
+        return self.jurors()
+
+    def progress(self, app: App, txn: str) -> Progress:
+        """What the transaction `txn` tells."""
+        return Progress(self.disk, self.clock, self.layout.runs(app.name), txn, app.host)
+
     def deadman(self, app: str) -> Timer:
         """The timer that takes an unconfirmed switch back."""
         return Timer(self.runner, self.clock, f"slipway-{app}-deadman")
@@ -66,7 +79,12 @@ class Host:
     def arm_deadman(self, app: str, seconds: float) -> None:
         """Have this host take the switch back in `seconds`; raises ArmingFailed."""
         command = [COMMAND, "recover", app, "--deadline"]
-        self.deadman(app).arm(seconds, command, f"Take back the traffic of {app} unless confirmed")
+        self.deadman(app).arm(seconds, command, f"Take back the traffic of {app} unless confirmed", insist=True)
+
+    def end_deadman(self, app: str) -> None:
+        """Nothing is taken back any more. The dead man himself, when he runs, is not stopped by his own hand."""
+        timer = self.deadman(app)
+        timer.disarm() if self.is_deadman else timer.cancel()
 
     def retire_timer(self, app: str, slot: str) -> Timer:
         """The timer that stops a slot that is no longer needed."""

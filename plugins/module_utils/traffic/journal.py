@@ -55,6 +55,11 @@ class Transaction:
         """True until its end is written."""
         return self.outcome is None
 
+    @property
+    def rollback_allowed(self) -> bool:
+        """False after destructive migrations: then nothing is taken back without a person's word."""
+        return self.facts.get("rollback_allowed") is not False
+
     def has(self, step: str) -> bool:
         """True when `step` was written."""
         return step in self.steps

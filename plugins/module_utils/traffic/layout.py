@@ -40,6 +40,10 @@ class Layout:
         """What happened, for people."""
         return self.state(app) / "history.jsonl"
 
+    def runs(self, app: str) -> Path:
+        """What transactions told while they ran."""
+        return self.state(app) / "runs"
+
     def lease(self, app: str) -> Path:
         """Who may change traffic now."""
         return self.state(app) / "lease.json"

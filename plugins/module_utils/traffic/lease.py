@@ -30,6 +30,7 @@ class Lease:
     created: float
     expires: Deadline
     process: Optional[tuple[int, str]] = None
+    release: Optional[str] = None
 
     def text(self) -> str:
         """As kept on disk."""
@@ -43,6 +44,7 @@ class Lease:
             "boot_id": self.expires.boot_id,
             "pid": self.process[0] if self.process else None,
             "pid_start": self.process[1] if self.process else None,
+            "release": self.release,
         }
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
@@ -67,6 +69,7 @@ class Leases:
                 float(document["created_at"]),
                 Deadline(float(document["expires_at"]), float(document["expires_since_boot"]), str(document["boot_id"])),
                 (int(pid), str(start)) if pid is not None else None,
+                document.get("release"),
             )
         except (ValueError, KeyError, TypeError):
             return None
@@ -105,9 +108,17 @@ class Leases:
     def describe(self, lease: Lease) -> dict[str, object]:
         """For results."""
         left = lease.expires.left(self.machine.moment(self.clock))
-        return {"txn": lease.txn, "owner": lease.owner, "expires_in": round(left), "stale": self.stale(lease)}
+        return {
+            "txn": lease.txn,
+            "owner": lease.owner,
+            "release": lease.release,
+            "expires_in": round(left),
+            "stale": self.stale(lease),
+        }
 
-    def acquire(self, txn: str, owner: str, ttl: float, own_process: bool = False) -> tuple[Lease, Optional[Lease]]:
+    def acquire(
+        self, txn: str, owner: str, ttl: float, own_process: bool = False, release: Optional[str] = None
+    ) -> tuple[Lease, Optional[Lease]]:
         """Take or prolong the lease for `txn` by `ttl` seconds; also the stale one that was taken over, if any.
 
         Raises Busy when somebody else's lease binds.
@@ -117,7 +128,7 @@ class Leases:
         pid = self.machine.pid()
         process = (pid, str(self.machine.start_time(pid))) if own_process else None
         created = old.created if old is not None and old.txn == txn else self.clock.now()
-        lease = Lease(txn, owner, created, self.machine.moment(self.clock, ttl), process)
+        lease = Lease(txn, owner, created, self.machine.moment(self.clock, ttl), process, release)
         if old is None and self.disk.read(self.path) is None:
             if not self.disk.create_exclusive(self.path, lease.text()):
                 raise Busy(f"{self.path} appeared this moment: somebody else took the lease. Try again.")
@@ -141,7 +152,9 @@ class Change:
     taken_over: Optional[dict[str, object]]
 
 
-def change(leases: Leases, txn: str, owner: str, ttl: Optional[float], force: bool, write: bool) -> Change:
+def change(
+    leases: Leases, txn: str, owner: str, ttl: Optional[float], force: bool, write: bool, release: Optional[str] = None
+) -> Change:
     """Take or prolong the lease for `ttl` seconds, or with None give it back.
 
     Raises Busy when somebody else's binds, unless `force`. With `write` false nothing is touched.
@@ -160,7 +173,7 @@ def change(leases: Leases, txn: str, owner: str, ttl: Optional[float], force: bo
         return Change(foreign is not None or old is None, before, {"txn": txn, "owner": owner}, foreign)
     if foreign is not None and old is not None and force:
         leases.release(old.txn)
-    lease, _stale = leases.acquire(txn, owner, ttl)
+    lease, _stale = leases.acquire(txn, owner, ttl, release=release)
     return Change(foreign is not None or old is None, before, leases.describe(lease), foreign)
 
 

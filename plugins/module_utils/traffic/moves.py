@@ -26,6 +26,8 @@ BRIEF = GateRules(successes=2, interval=0.02, min_healthy=0.0, deadline=3.0)
 BRIEF_TIMEOUT = 1.5
 VERIFY_LOOKS = 5
 VERIFY_TIMEOUT = 5.0
+STATES = {"confirmed": "CONFIRMED", "kept": "CONFIRMED", "rolled_back": "ROLLED_BACK"}
+"""The state in which a transaction ends, by its outcome; all others failed before traffic moved."""
 
 
 @contextlib.contextmanager
@@ -74,6 +76,18 @@ def brief_gate(host: Host, app: App, slot: str, release: Optional[str], deadline
     return gates.run(probes, replace(BRIEF, deadline=deadline), host.clock)
 
 
+def spare(app: App, tx: Transaction) -> Optional[str]:
+    """The slot that takes the requests which the target of `tx` does not take up."""
+    return tx.source if tx.kind == "cutover" and app.failover and tx.rollback_allowed else None
+
+
+def stay(host: Host, app: App, tx: Transaction, reason: str) -> None:
+    """The target of `tx` failed, and there is no way back: it keeps the traffic, and everybody is told."""
+    with though_the_disk_is_full():
+        _remember_traffic(host, app, tx)
+    end(host, app, tx, "failed", reason)
+
+
 def take_back(host: Host, app: App, tx: Transaction, reason: str, bad: bool) -> SwitchTimes:
     """Move traffic of the unconfirmed transaction `tx` to where it came from, and end it as rolled back.
 
@@ -83,6 +97,7 @@ def take_back(host: Host, app: App, tx: Transaction, reason: str, bad: bool) -> 
     with though_the_disk_is_full():
         if not tx.has("intent revert"):
             journal.write(tx.txn, "intent", "revert", reason=reason, mark_bad=bad)
+    host.progress(app, tx.txn).say("ROLLING_BACK", f"back to {tx.source}: {reason}")
     times = host.flags(app).switch(tx.source)
     with though_the_disk_is_full():
         journal.write(tx.txn, "done", "revert", switch_ms=times.switch_ms)
@@ -94,7 +109,7 @@ def end(host: Host, app: App, tx: Transaction, outcome: str, reason: str, mark_b
     """Write the outcome of `tx` everywhere, stop its dead man, give back a lease that it took for itself."""
     records = host.records(app.name)
     if tx.kind == "cutover":
-        host.deadman(app.name).disarm()
+        host.end_deadman(app.name)
     with though_the_disk_is_full():
         if mark_bad:
             records.mark_bad(tx.release, tx.txn, reason)
@@ -102,6 +117,9 @@ def end(host: Host, app: App, tx: Transaction, outcome: str, reason: str, mark_b
         if tx.facts.get("own_lease"):
             host.leases(app.name).release(tx.txn)
         host.journal(app).write(tx.txn, "done", "end", outcome=outcome, reason=reason)
+    share = host.flags(app).share(tx.target)
+    text = f"{tx.release or tx.target}: {outcome}" + (f", {reason}" if reason else "")
+    host.progress(app, tx.txn).say(STATES.get(outcome, "FAILED"), text, share=share, outcome=outcome)
 
 
 def summary(host: Host, tx: Transaction) -> dict[str, object]:
@@ -121,18 +139,22 @@ def summary(host: Host, tx: Transaction) -> dict[str, object]:
 def complete(host: Host, app: App, tx: Transaction) -> None:
     """All that follows a decision for `tx.target`: who is active, which release, what was before."""
     records = host.records(app.name)
-    before = records.traffic()
-    releases = dict(before.releases)
-    if tx.release:
-        releases[tx.target] = tx.release
-    previous = tx.source if tx.kind == "cutover" else None
-    records.save_traffic(Traffic(tx.target, previous, releases, tx.txn, host.clock.now()))
+    _remember_traffic(host, app, tx)
     bad = tx.facts.get("bad")
     reason = str(tx.facts.get("why", ""))
     if isinstance(bad, str):
         records.mark_bad(bad, tx.txn, reason)
     outcome = "confirmed" if tx.kind == "cutover" else "rolled_back"
     end(host, app, tx, outcome, reason)
+
+
+def _remember_traffic(host: Host, app: App, tx: Transaction) -> None:
+    records = host.records(app.name)
+    releases = dict(records.traffic().releases)
+    if tx.release:
+        releases[tx.target] = tx.release
+    previous = tx.source if tx.kind == "cutover" else None
+    records.save_traffic(Traffic(tx.target, previous, releases, tx.txn, host.clock.now(), tx.rollback_allowed))
 
 
 def well_now(probes: Sequence[Probe]) -> Optional[str]:

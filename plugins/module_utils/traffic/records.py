@@ -37,13 +37,17 @@ def stamp(moment: float) -> str:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What an edge knows: the release in each slot, where traffic was before, and the last confirmed transaction."""
+    """What an edge knows: the release in each slot, where traffic was before, and the last confirmed transaction.
+
+    `rollback_allowed` is false after destructive migrations: what was before cannot serve any more.
+    """
 
     active: Optional[str] = None
     previous: Optional[str] = None
     releases: Mapping[str, str] = field(default_factory=dict)
     txn: Optional[str] = None
     since: Optional[float] = None
+    rollback_allowed: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Records:
             {str(slot): str(name) for slot, name in releases.items()} if isinstance(releases, dict) else {},
             _text(document.get("txn")),
             float(since) if isinstance(since, (int, float)) else None,
+            document.get("rollback_allowed") is not False,
         )
 
     def save_traffic(self, traffic: Traffic) -> None:

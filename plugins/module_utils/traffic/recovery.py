@@ -4,12 +4,14 @@
 | flags say          | the journal's open transaction says      | then                                              |
 |--------------------|------------------------------------------|---------------------------------------------------|
 | anything           | none open                                | nothing                                           |
-| the old slot       | cutover                                  | end it: traffic never moved, or was taken back    |
+| the old slot       | cutover                                  | end it and any canary: nothing is proven          |
 | the old slot       | rollback, switch intended                | finish it: its target was proven before           |
 | the new slot       | confirmed, or a rollback                 | finish the bookkeeping                            |
 | the new slot       | taking back was intended                 | take back                                         |
+| the new slot       | unconfirmed, destructive migrations      | leave it there: the old slot cannot serve         |
 | the new slot       | unconfirmed, within the deadline         | arm the dead man for the rest of the time         |
 | the new slot       | unconfirmed, deadline passed             | take back, unless only the new slot is alive      |
+| anything           | the dead man comes before the deadline   | he waits: the run has moved it                    |
 | neither            | anything                                 | somebody moved the flags by hand: leave them      |
 """
 
@@ -41,12 +43,18 @@ class Recovered:
 
 
 def recover(host: Host, app: App, fired: bool = False) -> Recovered:
-    """Bring an edge back to a state that explains itself. `fired`: the dead man calls, the time is over."""
+    """Bring an edge back to a state that explains itself.
+
+    `fired`: the dead man calls. Unless the deadline was moved meanwhile, the time is over.
+    """
     flags = host.flags(app)
     active = flags.active()
     tx = host.journal(app).pending()
     if tx is None:
         return Recovered("nothing", "no transaction is open", active)
+    left = tx.deadline.left(host.machine.moment(host.clock)) if tx.deadline is not None else 0.0
+    if fired and left > LATE and not tx.has("intent revert"):
+        return Recovered("waiting", f"the run may go on for another {left:.0f} s", active, tx.txn, False, tx, left)
     if active not in (tx.source, tx.target):
         text = f"traffic is on {active}, which is neither {tx.source} nor {tx.target}: flags were moved by hand"
         moves.end(host, app, tx, "overridden", text)
@@ -56,19 +64,22 @@ def recover(host: Host, app: App, fired: bool = False) -> Recovered:
         moves.complete(host, app, tx)
         return Recovered("finished", f"finished the rollback to {tx.target}", tx.target, tx.txn, True)
     if active == tx.source:
+        share = flags.share(tx.target)
         flags.switch(tx.source)
-        text = tx.reason or "interrupted before traffic moved"
-        moves.end(host, app, tx, "rolled_back" if tx.has("intent revert") else "aborted", text, _bad(tx))
+        text = tx.reason or (f"interrupted with {share} % on {tx.target}" if share else "interrupted before traffic moved")
+        moves.end(host, app, tx, "rolled_back" if share or tx.has("intent revert") else "aborted", text, _bad(tx))
         return Recovered("ended", f"traffic stays on {active}: {text}", active, tx.txn, True)
     if tx.has("done confirm"):
-        flags.switch(tx.target)
+        flags.switch(tx.target, moves.spare(app, tx))
         moves.complete(host, app, tx)
         return Recovered("finished", f"finished the confirmation of {tx.target}", active, tx.txn, True)
     if tx.has("intent revert"):
         moves.take_back(host, app, tx, tx.reason, _bad(tx))
         return Recovered("reverted", f"took traffic back to {tx.source}: {tx.reason}", tx.source, tx.txn, True)
-    now = host.machine.moment(host.clock)
-    left = tx.deadline.left(now) if tx.deadline is not None else 0.0
+    if not tx.rollback_allowed:
+        text = f"{tx.target} keeps the traffic unconfirmed: after its destructive migrations {tx.source} cannot serve"
+        moves.stay(host, app, tx, text)
+        return Recovered("kept", text, tx.target, tx.txn, True)
     if left > LATE and not fired:
         return _wait(host, app, tx, left)
     return _expire(host, app, tx)

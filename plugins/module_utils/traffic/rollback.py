@@ -55,6 +55,8 @@ class Rollback:
         """Where to, and whether at all; raises SlipwayError when that cannot be known or must not be."""
         traffic, active, pending = self.records.traffic(), self.flags.active(), self.journal.pending()
         if pending is not None and pending.kind == "cutover" and request.to in (PREVIOUS, pending.source):
+            if not pending.rollback_allowed and not request.force:
+                raise SlipwayError(self._one_way(pending.release, pending.source))
             if request.txn in (None, pending.txn):
                 return Choice(pending.source, traffic.releases.get(pending.source), pending)
             return Choice(active, None, None, f"transaction {request.txn} moved nothing here")
@@ -71,6 +73,8 @@ class Rollback:
                 f"rollback. Name a slot that runs, with its release, or deploy: slots are {others}."
             )
         self.app.slot(target)
+        if target != active and not traffic.rollback_allowed and not request.force:
+            raise SlipwayError(self._one_way(traffic.releases.get(active), target))
         if target == active:
             return Choice(active, None, None, f"traffic is on {active} already")
         release = traffic.releases.get(target)
@@ -81,6 +85,12 @@ class Rollback:
                 f"{active}. Deploy a good release, or roll back with force."
             )
         return Choice(target, release)
+
+    def _one_way(self, release: Optional[str], target: str) -> str:
+        return (
+            f"{self.app.name} stays where it is: the migrations of {release or 'the release that serves'} are destructive, and "
+            f"{target} was made for the database before them. When that is known to be safe: with force."
+        )
 
     def preview(self, request: Request) -> dict[str, object]:
         """What `run` would do, having looked at the target; changes nothing."""
@@ -112,7 +122,7 @@ class Rollback:
                 return self._unchanged(choice)
             active = self.flags.active()
             reason = request.reason or "rolled back by hand"
-            if choice.pending is not None and active != choice.pending.target:
+            if choice.pending is not None and not self.flags.share(choice.pending.target):
                 moves.end(host, app, choice.pending, "aborted", reason)
                 return {**self._unchanged(choice), "changed": True, "outcome": "aborted", "txn": choice.pending.txn}
             report = moves.brief_gate(host, app, choice.target, choice.release)

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.health.model import ProbeResult
 from ansible_collections.slipway.server.plugins.module_utils.traffic import recovery
-from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request, Watch
+from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import Busy, SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.rollback import Request as Back
 from ansible_collections.slipway.server.plugins.module_utils.traffic.rollback import Rollback
+from ansible_collections.slipway.server.plugins.module_utils.traffic.watch import Watch
 
 from tests.unit.module_utils.traffic.world import FakeProbe, Fuse, World
 
@@ -151,6 +152,7 @@ def test_confirmation_needs_something_to_confirm(world: World) -> None:
 def test_the_dead_man_does_not_move_traffic_to_a_dead_slot(world: World) -> None:
     switch(world)
     world.sensors.well["blue"] = False
+    world.clock.advance(61)
     found = recovery.recover(world.host, world.app, fired=True)
     assert (found.action, world.serving) == ("kept", "green")
     assert world.history()[-1] == "kept"
@@ -183,7 +185,7 @@ def test_newer_journal_is_not_guessed_at(world: World) -> None:
 def test_rollback_to_the_slot_before(world: World) -> None:
     deployed(world)
     plan = Rollback(world.host, world.app).preview(Back())
-    assert (plan["to"], plan["healthy"], plan["plan"]) == ("blue", True, ["remove flag green"])
+    assert (plan["to"], plan["healthy"], plan["plan"]) == ("blue", True, ["remove flag spare.blue", "remove flag green"])
     done = back(world, reason="orders fail")
     assert (done["outcome"], done["to"], done["release"], world.serving) == ("rolled_back", "blue", "v1", "blue")
     assert world.host.records("shop").is_bad("v2") == "orders fail"

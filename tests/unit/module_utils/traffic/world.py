@@ -16,6 +16,7 @@ from ansible_collections.slipway.server.plugins.module_utils.traffic.config impo
 from ansible_collections.slipway.server.plugins.module_utils.traffic.disk import Disk
 from ansible_collections.slipway.server.plugins.module_utils.traffic.flags import active
 from ansible_collections.slipway.server.plugins.module_utils.traffic.host import Host
+from ansible_collections.slipway.server.plugins.module_utils.traffic.jury import Ruling
 from ansible_collections.slipway.server.plugins.module_utils.traffic.layout import Layout
 from ansible_collections.slipway.server.plugins.module_utils.traffic.machine import Machine
 from ansible_collections.slipway.server.plugins.module_utils.traffic.sensors import Sensors
@@ -150,8 +151,9 @@ class FakeRunner(Runner):
             seconds = next(item.split("=", 1)[1] for item in argv if item.startswith("--on-active="))
             command = [item for item in argv[1:] if not item.startswith("--") or item == "--deadline"]
             self.timers[unit] = (self.clock.passed + float(seconds.rstrip("s")), command)
-        if argv[:2] == ["systemctl", "stop"] and argv[2].endswith(".timer"):
-            self.timers.pop(argv[2][: -len(".timer")], None)
+        if argv[:2] == ["systemctl", "stop"]:
+            for unit in argv[2:]:
+                self.timers.pop(unit[: -len(".timer")] if unit.endswith(".timer") else unit, None)
         if argv[:2] == ["systemctl", "is-active"]:
             return Result(0 if argv[-1][: -len(".service")] in self.timers else 3, "", "")
         return Result(0, "", "")
@@ -190,6 +192,9 @@ class FusedDisk(Disk):
             with path.open("a", encoding="utf-8") as stream:
                 stream.write(line[: len(line) // 2])
         self._change(lambda: Disk.append(self, path, line))
+
+    def note(self, path: Path, line: str) -> None:
+        self._change(lambda: Disk.note(self, path, line))
 
     def rename(self, path: Path, to: Path) -> None:
         self.fuse(lambda: Disk.rename(self, path, to))
@@ -251,6 +256,24 @@ class FakeSensors(Sensors):
         return FakeProbe("nginx", self.fuse, lambda: self._through(slot.name, release))
 
 
+@dataclass
+class FakeJury:
+    """Rules as `rulings` says, by the share of the step; what it does not know is done when due."""
+
+    rulings: dict[int, Ruling] = field(default_factory=dict)
+    shares: list[int] = field(default_factory=list)
+    verdicts: list[dict[str, object]] = field(default_factory=list)
+
+    def open(self, share: int) -> None:
+        self.shares.append(share)
+
+    def hear(self, due: bool, last: bool) -> Ruling:
+        ruling = self.rulings.get(self.shares[-1])
+        if ruling is not None and (due or ruling.trouble) and not (ruling.done and not last):
+            return ruling
+        return Ruling(done=due and ruling is None)
+
+
 class World:
     """One host; `process` gives a fresh process on it, optionally with a fuse."""
 
@@ -267,7 +290,9 @@ class World:
         self.disk = FusedDisk(self.fuse)
         order = self.config["slot_order"]
         self.sensors = FakeSensors(self.fuse, self.layout.flags("shop"), order, running={"blue": "v1", "green": "v2"})
+        self.jury = FakeJury()
         self.host = Host(self.layout, self.runner, self.clock, self.disk, self.machine, self.sensors)
+        self.host.jurors = lambda: self.jury
 
     def blow(self, at: int, after: bool = False) -> Fuse:
         """From now on, the process dies at step `at`."""
