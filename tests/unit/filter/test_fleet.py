@@ -39,7 +39,8 @@ def test_never_deployed_asks_per_application():
 
 def test_a_choice_is_a_plain_mapping():
     found = fleet.slipway_choice({"web1": seen(shop=report())}, "shop", "v1", ["web1"])
-    assert found == {"active": "blue", "target": "blue", "release": None, "first": True, "unchanged": False, "problem": ""}
+    texts = {"problem": "", "txn": ""}
+    assert found == {"active": "blue", "target": "blue", "release": None, "first": True, "unchanged": False, **texts}
 
 
 @pytest.mark.parametrize("silent", [None, {"unreachable": True}, {"failed": True, "msg": "broken"}, seen()])
@@ -47,7 +48,7 @@ def test_a_choice_without_one_of_the_hosts_is_a_problem(silent):
     results = {"web1": seen(shop=report()), "web2": silent}
     found = fleet.slipway_choice(results, "shop", "v1", ["web1", "web2"])
     assert found["problem"].startswith("shop runs on web1, web2, but web2 did not report")
-    assert set(found) == {"active", "target", "release", "first", "unchanged", "problem"}
+    assert set(found) == {"active", "target", "release", "first", "unchanged", "problem", "txn"}
 
 
 def test_failures_may_leave_out_silent_hosts():

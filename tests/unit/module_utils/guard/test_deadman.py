@@ -37,7 +37,7 @@ class Still(Clock):
 def test_arms_a_transient_timer() -> None:
     bus = Bus(0)
     Timer(bus, Still(), "slipway-shop-deadman").arm(120, ["/usr/local/sbin/slipway", "recover", "shop", "--deadline"], "why")
-    assert bus.calls[0] == ["systemctl", "stop", "slipway-shop-deadman.timer"]
+    assert bus.calls[0] == ["systemctl", "stop", "slipway-shop-deadman.timer", "slipway-shop-deadman.service"]
     command = bus.calls[1]
     assert command[:2] == ["systemd-run", "--unit=slipway-shop-deadman"]
     assert {"--on-active=120.0s", "--timer-property=AccuracySec=100ms", "--collect"} <= set(command)

@@ -74,7 +74,7 @@ def test_its_failure_is_told(world: World, run: Detached) -> None:
 
 def test_a_run_that_was_killed_is_noticed(world: World, run: Detached) -> None:
     run.start(GREEN)
-    with pytest.raises(SlipwayError, match="died before it could tell how it ended. Traffic is on blue now"):
+    with pytest.raises(SlipwayError, match=r"died before it could tell how it ended. Traffic is on blue now"):
         run.follow("t1", 0)
 
 

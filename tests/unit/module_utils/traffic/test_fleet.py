@@ -216,3 +216,32 @@ def test_last_words_of_what_was_stopped():
     results = {"b": {"logs": {"shop-1": ["one", "two"], "shop-2": []}}, "a": None, "c": {"skipped": True}}
     assert fleet.last_words(results) == "\nLast log lines of b, shop-1:\n  one\n  two\nLast log lines of b, shop-2:\n  (none)"
     assert fleet.last_words({"a": {}}) == ""
+
+
+def held(txn="t1", release="v2", **more):
+    lease = {"txn": txn, "owner": "ann", "release": release, "expires_in": 300, "stale": None}
+    return edge(**LIVE, lease=lease, **more)
+
+
+def test_a_second_run_for_the_same_release_goes_on_with_the_first():
+    found = choice("v2", {"web1": held(), "web2": held()}, txn="t2")
+    assert (found.txn, found.active, found.target) == ("t1", "blue", "green")
+    with pytest.raises(SlipwayError, match="ann holds the lease"):
+        choice("v3", {"web1": held(), "web2": held()}, txn="t2")
+    with pytest.raises(SlipwayError, match="ann holds the lease"):
+        choice("v2", {"web1": held("t1"), "web2": held("t0")}, txn="t2")
+
+
+def test_it_goes_on_where_one_edge_has_switched_and_the_other_has_not():
+    waiting = {
+        "txn": "t1",
+        "owner": "ann",
+        "kind": "cutover",
+        "from": "blue",
+        "to": "green",
+        "switched": True,
+        "seconds_left": 50,
+    }
+    reports = {"web1": held(active="green", transaction=waiting), "web2": held()}
+    found = choice("v2", reports, txn="t2")
+    assert (found.txn, found.active, found.target, found.unchanged) == ("t1", "blue", "green", False)
