@@ -278,7 +278,11 @@ class Cutover:
         return tx
 
     def _tell(self, tx: Transaction, state: str, text: str, **facts: object) -> None:
-        self.host.progress(self.app, tx.txn).say(state, text, **facts)
+        """Progress and hooks; raises SlipwayError, after taking traffic back, when a hook aborts."""
+        try:
+            moves.tell(self.host, self.app, tx, state, text, facts)
+        except SlipwayError as error:
+            raise self._back(tx, str(error), False) from error
 
     def _gate(self, tx: Transaction) -> GateReport:
         slot = self.app.slot(tx.target)
@@ -394,7 +398,7 @@ class Cutover:
                     return Trouble(f"through nginx, {why}", False)
             ruling = jury.hear(now - begun >= least, now - begun >= most)
             if ruling.news:
-                self._tell(tx, state, f"{title}: {ruling.text}", share=share, verdict=ruling.figures)
+                self.host.progress(self.app, tx.txn).say(state, f"{title}: {ruling.text}", share=share, verdict=ruling.figures)
             if ruling.trouble:
                 return Trouble(ruling.text, ruling.guilty)
             if ruling.done:
@@ -434,6 +438,9 @@ class Cutover:
                 f"{tx.source} cannot serve any more. Mend it, or when you know better: slipway rollback {self.app.name} --force.",
                 {"outcome": "failed", **facts},
             )
+        if not self.flags.share(tx.target):
+            moves.end(self.host, self.app, tx, "aborted", reason)
+            return SlipwayError(f"{self.app.name} stays on {tx.source}: {reason}", {"outcome": "aborted", **facts})
         times = moves.take_back(self.host, self.app, replace(now, reason=reason), reason, guilty)
         return SlipwayError(
             f"{self.app.name} is back on {tx.source} after {times.switch_ms:g} ms: {tx.target} failed, {reason}."

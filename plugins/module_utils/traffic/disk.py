@@ -25,14 +25,18 @@ class Disk:
         files.make_directories(path.parent)
         files.atomic_write(path, text, mode)
 
-    def create_flag(self, path: Path) -> None:
-        """An empty file, in one operation; durable after `settle`."""
+    def create_flag(self, path: Path, aside: Optional[Path] = None) -> None:
+        """An empty file, in one operation; durable after `settle`. The one put `aside` before needs no space on a full disk."""
+        if aside is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(aside, path)
+                return
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
-    def remove_flag(self, path: Path) -> None:
-        """No such file any more, in one operation; durable after `settle`."""
+    def remove_flag(self, path: Path, aside: Optional[Path] = None) -> None:
+        """No such file any more, in one operation, but one put `aside` if that is given; durable after `settle`."""
         with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+            path.unlink() if aside is None else os.rename(path, aside)
 
     def settle(self, directory: Path) -> None:
         """Make the entries of `directory` durable."""

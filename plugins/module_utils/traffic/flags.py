@@ -5,6 +5,7 @@ These files lie in the directory of an application, and nginx tests them for eac
 
 `<slot>`          all traffic goes to the last slot of `slot_order` that has this flag; the first slot needs none.
 `<slot>.<01-20>`  a canary: requests of this bucket, a twentieth of all, go to `slot` whatever the flag above says.
+`off.<slot>`      the first flag, put aside: taking traffic back must not need space on a disk that is full.
 `canary.on`       while there is a canary: nginx hands out the cookie that keeps a browser in its bucket.
 `spare.<slot>`    the slot is warm and proven: a request that the slot in charge does not take up is sent there once more.
 
@@ -33,6 +34,7 @@ SHARE = 100 // BUCKETS
 BUCKET = re.compile(r"(?P<slot>.+)\.(?P<number>[0-9]{2})")
 SPARE = "spare."
 STICKY = "canary.on"
+ASIDE = "off."
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,8 @@ class Flags:
         self.order = tuple(order)
 
     def present(self) -> list[str]:
-        """Names of all files in the directory."""
-        return self.disk.names(self.directory)
+        """Names of all files in the directory, except what is put aside."""
+        return [name for name in self.disk.names(self.directory) if not name.startswith(ASIDE)]
 
     def unknown(self) -> list[str]:
         """Files that nginx does not test."""
@@ -207,10 +209,11 @@ class Flags:
                 self.clock.sleep(PAUSE)
             path = self.directory / operation.flag
             begun = time.perf_counter()
+            aside = self.directory / (ASIDE + operation.flag) if operation.flag in self.order else None
             if operation.create:
-                self.disk.create_flag(path)
+                self.disk.create_flag(path, aside)
             else:
-                self.disk.remove_flag(path)
+                self.disk.remove_flag(path, aside)
             done = time.perf_counter()
             following = operations[index + 1 : index + 2]
             if operation.decisive or not following or following[0].decisive or following[0].pause:

@@ -32,7 +32,6 @@ from .docker import ContainerPlace
 from .drivers import Artifact, Once
 from .errors import SlipwayError
 from .host import Host
-from .journal import Transaction
 from .slots import Slots
 from .units import UnitPlace
 
@@ -44,11 +43,6 @@ POLL = 0.5
 IDENTIFIER = re.compile(r"[!-~]{1,200}")
 SUCCESS, UNKNOWN = "success", "unknown"
 SCHEMA = 1
-
-
-def rollback_allowed(tx: Transaction) -> bool:
-    """False when `tx` came with a destructive migration, so that the slot before it may not get its traffic back by itself."""
-    return tx.facts.get("rollback_allowed") is not False and tx.facts.get("migrations") != CONTRACT
 
 
 def facts(kind: str) -> dict[str, object]:

@@ -8,7 +8,7 @@ line; what lies between the deciding line and `end` is done again by recovery wh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Optional
 
@@ -97,10 +97,10 @@ def take_back(host: Host, app: App, tx: Transaction, reason: str, bad: bool) -> 
     with though_the_disk_is_full():
         if not tx.has("intent revert"):
             journal.write(tx.txn, "intent", "revert", reason=reason, mark_bad=bad)
-    host.progress(app, tx.txn).say("ROLLING_BACK", f"back to {tx.source}: {reason}")
     times = host.flags(app).switch(tx.source)
     with though_the_disk_is_full():
         journal.write(tx.txn, "done", "revert", switch_ms=times.switch_ms)
+    tell(host, app, tx, "ROLLING_BACK", f"back to {tx.source}: {reason}", {}, reason)
     end(host, app, tx, "rolled_back", reason, mark_bad=bad)
     return times
 
@@ -113,16 +113,29 @@ def end(host: Host, app: App, tx: Transaction, outcome: str, reason: str, mark_b
     with though_the_disk_is_full():
         if mark_bad:
             records.mark_bad(tx.release, tx.txn, reason)
-        records.remember_once(outcome, tx.txn, stamp(tx.started), **summary(host, tx), reason=reason)
+        records.remember_once(outcome, tx.txn, stamp(tx.started), **summary(host, app, tx), reason=reason)
         if tx.facts.get("own_lease"):
             host.leases(app.name).release(tx.txn)
         host.journal(app).write(tx.txn, "done", "end", outcome=outcome, reason=reason)
-    share = host.flags(app).share(tx.target)
     text = f"{tx.release or tx.target}: {outcome}" + (f", {reason}" if reason else "")
-    host.progress(app, tx.txn).say(STATES.get(outcome, "FAILED"), text, share=share, outcome=outcome)
+    facts = {"share": host.flags(app).share(tx.target), "outcome": outcome}
+    tell(host, app, tx, STATES.get(outcome, "FAILED"), text, facts, reason)
+    if app.notify is not None:
+        from . import hooks, notify
+
+        notify.send(host, app, {**hooks.facts_of(tx, reason), **summary(host, app, tx), "outcome": outcome, "reason": reason})
 
 
-def summary(host: Host, tx: Transaction) -> dict[str, object]:
+def tell(host: Host, app: App, tx: Transaction, state: str, text: str, facts: Mapping[str, object], reason: str = "") -> None:
+    """A line of progress, and the hooks of `state`; raises SlipwayError when one of them aborts what can still be aborted."""
+    host.progress(app, tx.txn).say(state, text, **facts)
+    if app.hooks.get(state.lower()):
+        from . import hooks
+
+        hooks.run(host, app, state.lower(), hooks.facts_of(tx, reason))
+
+
+def summary(host: Host, app: App, tx: Transaction) -> dict[str, object]:
     """What the history tells of a transaction, whatever its outcome."""
     return {
         "kind": tx.kind,
@@ -133,7 +146,23 @@ def summary(host: Host, tx: Transaction) -> dict[str, object]:
         "seconds": round(host.clock.now() - tx.started, 1),
         "switch_ms": tx.facts.get("switch_ms"),
         "verified_ms": tx.facts.get("verified_ms"),
+        **({"migrations": tx.facts["migrations"]} if tx.facts.get("migrations", "none") != "none" else {}),
+        **({} if tx.rollback_allowed else {"rollback_allowed": False}),
+        **_course(host.progress(app, tx.txn).lines()[0]),
     }
+
+
+def _course(lines: Sequence[dict[str, object]]) -> dict[str, object]:
+    """When each state was reached, in seconds since the first, and the figures of the last verdict."""
+    found: dict[str, object] = {}
+    begun = next((line["at"] for line in lines), None)
+    if isinstance(begun, float):
+        reached: dict[str, float] = {}
+        for line in lines:
+            reached.setdefault(str(line.get("state")), float(str(line["at"])) - begun)
+        found["timings"] = {state: round(seconds, 1) for state, seconds in reached.items()}
+    verdict = next((line["verdict"] for line in reversed(lines) if line.get("verdict")), None)
+    return {**found, "verdict": verdict} if verdict else found
 
 
 def complete(host: Host, app: App, tx: Transaction) -> None:

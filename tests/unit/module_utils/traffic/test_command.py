@@ -71,7 +71,7 @@ def test_rollback_tells_beforehand_and_settle_marks_what_came_of_it(world: World
         world.host.records("shop").save_slot(SlotState(slot, "active" if slot == "green" else "standby", release))
     capsys.readouterr()
     assert run(world, "rollback", "shop", "--dry-run") == 0
-    assert capsys.readouterr().out == "shop: would go from green to blue (well): remove flag green.\n"
+    assert capsys.readouterr().out == "shop: would go from green to blue (well): remove flag spare.blue; remove flag green.\n"
     assert world.serving == "green"
     assert run(world, "settle", "shop", "--active", "blue", "--standby", "green") == 1
     assert "the flags on web1 say green" in capsys.readouterr().err

@@ -108,9 +108,9 @@ def test_a_release_that_fails_in_the_bake_is_bad(world: World) -> None:
 def test_full_disk_after_the_switch(world: World) -> None:
     create = world.disk.create_flag
 
-    def fill(path: Any) -> None:
-        create(path)
-        world.disk.full = True
+    def fill(path: Any, aside: Any = None) -> None:
+        create(path, aside)
+        world.disk.full = path.name == "green"
 
     world.disk.create_flag = fill  # type: ignore[method-assign]
     with pytest.raises(SlipwayError, match=r"the disk failed: .*No space left"):
@@ -121,6 +121,21 @@ def test_full_disk_after_the_switch(world: World) -> None:
     recovery.recover(world.host, world.app)
     assert world.host.journal(world.app).pending() is None
     assert switch(world, txn="t2")["outcome"] == "switched"
+
+
+def test_full_disk_does_not_keep_traffic_from_going_back_to_a_slot_that_needs_its_flag(world: World) -> None:
+    deployed(world)
+    world.sensors.running["blue"] = "v3"
+    looked = world.sensors._through
+
+    def fill(slot: str, release: Any) -> ProbeResult:
+        world.disk.full = world.serving == "blue"
+        return ProbeResult(False, "502") if world.disk.full else looked(slot, release)
+
+    world.sensors._through = fill  # type: ignore[method-assign]
+    with pytest.raises(SlipwayError, match="is back on green"):
+        switch(world, "blue", "v3", "t2")
+    assert world.serving == "green"
 
 
 def test_second_transaction_is_refused_with_the_holder(world: World) -> None:

@@ -174,11 +174,12 @@ class FusedDisk(Disk):
     def write(self, path: Path, text: str, mode: int = 0o644) -> None:
         self._change(lambda: Disk.write(self, path, text, mode))
 
-    def create_flag(self, path: Path) -> None:
-        self._change(lambda: Disk.create_flag(self, path))
+    def create_flag(self, path: Path, aside: Optional[Path] = None) -> None:
+        step = self.fuse if aside is not None and aside.exists() else self._change
+        step(lambda: Disk.create_flag(self, path, aside))
 
-    def remove_flag(self, path: Path) -> None:
-        self.fuse(lambda: Disk.remove_flag(self, path))
+    def remove_flag(self, path: Path, aside: Optional[Path] = None) -> None:
+        self.fuse(lambda: Disk.remove_flag(self, path, aside))
 
     def settle(self, directory: Path) -> None:
         self.fuse(lambda: Disk.settle(self, directory))
