@@ -133,7 +133,10 @@ def test_a_bad_release_never_gets_or_loses_the_traffic(system, tmp_path, release
     assert slot_of(system) == before
     idle = "green" if before == "blue" else "blue"
     assert leftovers(system, idle) == ""
-    assert system.figures(log, time.time())["failures"] == 0
+    figures = system.figures(log, time.time())
+    # What changes state and is under way when its process dies cannot be asked again; everything else is.
+    in_flight = figures["failures_by_kind"].pop("post", 0) if release == "bad-crash" else 0
+    assert figures["failures"] == in_flight <= 2, figures["failure_examples"]
 
 
 def test_an_unknown_release_and_an_unreachable_registry_are_refused(system):

@@ -19,6 +19,7 @@ from .disk import Disk
 from .errors import SlipwayError
 
 KEPT = 20
+ENDS = (".outcome.json", ".request.json", ".jsonl")
 TXN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,160}")
 STATES = (
     "PLANNED", "LOCKED", "STAGED", "HEALTHY", "GATED", "CANARY", "SWITCHED", "BAKING", "CONFIRMED", "DRAINING", "RETIRED",
@@ -94,8 +95,11 @@ class Progress:
 
     def prune(self) -> None:
         """Keep the newest transactions only."""
-        names = [name for name in self.disk.names(self.directory) if name.endswith(".jsonl")]
-        aged = sorted(names, key=lambda name: self.disk.changed_at(self.directory / name))
-        for name in aged[:-KEPT]:
-            for end in (".outcome.json", ".request.json", ".jsonl"):
-                self.disk.remove(self.directory / (name[: -len(".jsonl")] + end))
+        runs: dict[str, list[Path]] = {}
+        for name in self.disk.names(self.directory):
+            txn = next((name[: -len(end)] for end in ENDS if name.endswith(end)), name)
+            runs.setdefault(txn, []).append(self.directory / name)
+        aged = sorted(runs.values(), key=lambda paths: max(map(self.disk.changed_at, paths)))
+        for paths in aged[:-KEPT]:
+            for path in paths:
+                self.disk.remove(path)
