@@ -11,7 +11,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.made: requirements-dev.txt
 	@echo "Installing the development tools into $(VENV) (about two minutes the first time)"
@@ -46,6 +46,10 @@ test: $(VENV)/.made ## Everything, as CI runs it
 .PHONY: bench-site
 bench-site: $(VENV)/.made ## First converge and no-op on 1, 2, 4, 8 hosts beside one shell script
 	@python -m tests.bench.site
+
+.PHONY: bench-cutover
+bench-cutover: $(VENV)/.made ## Flag, reload, stop-then-start and HAProxy under the same load
+	@python -m tests.bench.cutover $(ARGS)
 
 .PHONY: docs
 docs: $(VENV)/.made ## Write the variable tables of the roles' README files

@@ -12,7 +12,8 @@ from typing import IO, Any
 Record = dict[str, Any]
 """A request has kind, method, path, status, ms, release, error; an event has event. All have t, seconds since 1970.
 
-t of a request is its start. status is 0 when no answer came, and then error says why; an answer from 400 on has both.
+t of a request is its start, received when it reached the application, if that tells it. status is 0 when no answer came, and
+then error says why; an answer from 400 on has both.
 """
 
 
@@ -31,6 +32,8 @@ class Log:
             error = f"status {status}"
         record = {"t": round(start, 4), "kind": kind, "method": method, "path": path, "status": status, "ms": round(ms, 2),
                   "release": headers.get("x-release"), "slot": headers.get("x-slipway-slot"), "error": error}  # fmt: skip
+        if "x-received" in headers:
+            record["received"] = float(headers["x-received"])
         self._write(record)
 
     def event(self, name: str, **values: object) -> None:

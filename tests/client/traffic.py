@@ -48,13 +48,7 @@ class Traffic:
 
     async def run(self) -> None:
         """Until `stop` is set and the requests under way have ended."""
-        mix = self.mix
-        jobs: list[Coroutine[Any, Any, None]] = [self._fresh()] if mix.fresh > 0 else []
-        jobs += [self._session("keepalive", self._get, mix.think) for _ in range(mix.keepalive)]
-        jobs += [self._session("post", self._upload, 0.6) for _ in range(mix.post)]
-        jobs += [self._session("slow", self._slow, mix.think) for _ in range(mix.slow)]
-        jobs += [self._session("db", lambda: ("POST", "/db", b""), 0.5) for _ in range(mix.db)]
-        jobs += [self._websockets(number) for number in range(mix.websockets)]
+        jobs = self.jobs()
         self.log.event("start", url=self.target.host)
         tasks = [asyncio.create_task(job) for job in jobs]
         # A task ends before the stop only by a mistake in this program, which then ends the run.
@@ -68,6 +62,17 @@ class Traffic:
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
+
+    def jobs(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs at the same time."""
+        mix = self.mix
+        jobs: list[Coroutine[Any, Any, None]] = [self._fresh()] if mix.fresh > 0 else []
+        jobs += [self._session("keepalive", self._get, mix.think) for _ in range(mix.keepalive)]
+        jobs += [self._session("post", self._upload, 0.6) for _ in range(mix.post)]
+        jobs += [self._session("slow", self._slow, mix.think) for _ in range(mix.slow)]
+        jobs += [self._session("db", lambda: ("POST", "/db", b""), 0.5) for _ in range(mix.db)]
+        jobs += [self._websockets(number) for number in range(mix.websockets)]
+        return jobs
 
     def _get(self) -> tuple[str, str, bytes]:
         return "GET", random.choice(PATHS), b""
