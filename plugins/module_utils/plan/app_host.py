@@ -66,13 +66,20 @@ def gate(app: App, health: Health) -> dict[str, Any]:
     """The gate of an app or a slot."""
     found: dict[str, Any] = {
         "path": health.path,
+        "method": health.method,
+        "headers": {"Host": app.domain, **health.headers},
         "status": list(health.status),
         "json": dict(health.json),
-        "headers": {"Host": app.domain},
+        "body": health.body,
+        "response_headers": dict(health.response_headers),
+        "max_latency_ms": health.max_latency_ms,
+        "warmup": list(health.warmup),
+        "also": [dict(one) for one in health.also],
         "successes": health.successes,
         "interval": health.interval,
         "timeout": health.timeout,
         "min_healthy": health.min_healthy,
+        "start_period": health.start_period,
         "deadline": health.deadline,
     }
     if health.version_path:

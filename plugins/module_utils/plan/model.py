@@ -43,17 +43,25 @@ class Release:
 
 @dataclass(frozen=True)
 class Health:
-    """When an instance counts as healthy. Times are whole seconds."""
+    """When an instance counts as healthy. Times are whole seconds; `also` are further proofs, as they were written."""
 
     path: str = "/health"
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
     status: tuple[int, ...] = (200,)
     json: Mapping[str, Any] = field(default_factory=dict)
+    body: Optional[str] = None
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+    max_latency_ms: Optional[int] = None
     version_path: str = ""
     version_key: str = ""
+    warmup: tuple[str, ...] = ()
+    also: tuple[Mapping[str, Any], ...] = ()
     successes: int = 3
     interval: int = 1
     timeout: int = 5
     min_healthy: int = 5
+    start_period: int = 0
     deadline: int = 60
 
 

@@ -11,7 +11,8 @@ from ..health.limits import Limits
 from ..traffic.flags import SHARE
 from . import parse_change
 from . import reader as shape
-from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Canary, Database, Health, Release, Tls
+from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Canary, Database, Release, Tls
+from .parse_health import parse_health
 from .placeholders import Undefined, is_example_domain, is_placeholder, is_placeholder_secret
 from .reader import Reader, closest, kind, megabytes
 
@@ -52,11 +53,10 @@ BACKEND_KEYS = (
     "read_only",
     "stop_timeout",
 )
-HEALTH_KEYS = ("path", "status", "json", "version", "successes", "interval", "timeout", "min_healthy", "deadline")
 CUTOVER_KEYS = ("canary", "failover", "verdict", "bake", "standby", "confirm_deadline")
 CANARY_KEYS = ("steps", "dwell", "patience", "by", "cookie")
 DATABASE_KEYS = ("name", "user", "password", "pooled", "host", "prepared_statements", "statement_timeout", "lock_timeout")
-MOVED = {"expect_json": "json", "image": "releases.<name>.image", "archive": "releases.<name>.archive", "ports": "port"}
+MOVED = {"image": "releases.<name>.image", "archive": "releases.<name>.archive", "ports": "port"}
 OWN_KEYS = {"WEB_CONCURRENCY": "processes", "RAILS_MAX_THREADS": "threads"}
 PER_INSTANCE = ("PORT", "BIND", "SLIPWAY_APP", "SLIPWAY_SLOT", "SLIPWAY_RELEASE")
 _SECRET_LIKE = ("JWT", "SECRET")
@@ -94,6 +94,8 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
     releases = _releases(read, data, key)
     backends = _backends(read, data, key, hosts)
     env = _env(read, data, key)
+    names = [name for part in ("env", "secrets") if isinstance(data.get(part), dict) for name in data[part]]
+    names += ["DATABASE_URL"] if data.get("database") else []
     cutover = read.mapping(data.get("cutover") or {}, key + ".cutover", CUTOVER_KEYS)
     app = App(
         name=str(name),
@@ -105,7 +107,7 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
         release=read.text(data, "release", key, shape.RELEASE, "a release name such as v1"),
         releases=releases,
         backends=backends,
-        health=_health(read, data.get("health"), key + ".health", Health()),
+        health=parse_health(read, data.get("health"), key + ".health", names),
         websockets=read.words(data, "websockets", key, shape.URL_PATH, "a path such as /ws"),
         max_body=read.text(data, "max_body", key, shape.SIZE, "a size such as 50m", "10m"),
         read_timeout=read.number(data, "read_timeout", key, 1, 86400, 60),
@@ -225,41 +227,6 @@ def _releases(read: Reader, data: Mapping[str, Any], key: str) -> tuple[Release,
     return tuple(found)
 
 
-def _health(read: Reader, raw: Any, path: str, default: Health) -> Health:
-    if raw is None:
-        return default
-    data = read.mapping(raw, path, HEALTH_KEYS, MOVED)
-    version = read.mapping(data["version"], path + ".version", ("path", "key")) if data.get("version") is not None else None
-    expected = data.get("json")
-    return Health(
-        path=read.text(data, "path", path, shape.URL_PATH, "a path such as /health", default.path),
-        status=_status(read, data.get("status"), path + ".status", default.status),
-        json=read.mapping(expected, path + ".json") if expected is not None else dict(default.json),
-        version_path=default.version_path
-        if version is None
-        else read.text(version, "path", path + ".version", shape.URL_PATH, "a path such as /version", required=True),
-        version_key=default.version_key
-        if version is None
-        else read.text(version, "key", path + ".version", shape.LINE, "the key of the answer that holds the release", "release"),
-        successes=read.number(data, "successes", path, 1, 100, default.successes),
-        interval=read.number(data, "interval", path, 1, 300, default.interval),
-        timeout=read.number(data, "timeout", path, 1, 300, default.timeout),
-        min_healthy=read.number(data, "min_healthy", path, 0, 3600, default.min_healthy),
-        deadline=read.number(data, "deadline", path, 1, 7200, default.deadline),
-    )
-
-
-def _status(read: Reader, raw: Any, path: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    if raw is None:
-        return default
-    found = raw if isinstance(raw, list) else [raw]
-    for code in found:
-        if isinstance(code, bool) or not isinstance(code, int) or not 100 <= code <= 599:
-            read.fail(path, "must be HTTP status numbers", "Write status: 200 or status: [200, 204]")
-            return default
-    return tuple(int(code) for code in found) or default
-
-
 def _backends(read: Reader, data: Mapping[str, Any], key: str, hosts: Hosts) -> tuple[Backend, ...]:
     path = key + ".backends"
     raw = data.get("backends")
@@ -311,7 +278,7 @@ def _backend(read: Reader, name: str, raw: Any, path: str, hosts: Hosts) -> Back
         memory_mb=megabytes(read.text(data, "memory", path, shape.SIZE, "a size such as 512M")),
         read_only=read.flag(data, "read_only", path, True),
         stop_timeout=read.number(data, "stop_timeout", path, 1, 3600, 30),
-        health=_health(read, data["health"], path + ".health", Health()) if data.get("health") is not None else None,
+        health=parse_health(read, data["health"], path + ".health", ()) if data.get("health") is not None else None,
     )
 
 

@@ -104,6 +104,22 @@ def test_ssh_port_follows_the_connection() -> None:
 
 def test_descriptions_are_read_by_the_host_command() -> None:
     raw = fleet()
+    raw.apps["spotik"]["health"].update(
+        {
+            "headers": {"X-Forwarded-Proto": "https"},
+            "response_headers": {"Content-Type": "json"},
+            "body": "ok",
+            "max_latency_ms": 500,
+            "warmup": ["/products?page=1"],
+            "start_period": 30,
+            "also": [
+                {"websocket": "/ws"},
+                {"http": "/ready", "status": [200, 204], "timeout": 2},
+                {"exec": ["/bin/echo", "a", "a"], "output": "^a a$"},
+                {"postgresql": "DATABASE_URL"},
+            ],
+        }
+    )
     raw.apps["spotik"]["backends"]["laravel"] = {
         "runtime": "systemd",
         "unit": "spotik-laravel.service",
@@ -120,6 +136,20 @@ def test_descriptions_are_read_by_the_host_command() -> None:
         assert app.slots["laravel"].unit == "spotik-laravel.service"
         assert app.slots["laravel"].members == ("10.87.0.12:8000",)
         assert app.slots["blue"].members == ("10.87.0.11:3000", "10.87.0.12:3000")
+        gate = app.slots["blue"].gate
+        assert gate.headers == {"Host": app.domain, "X-Forwarded-Proto": "https"}
+        assert (gate.method, gate.warmup, gate.rules.start_period) == ("GET", ("/products?page=1",), 30.0)
+        expected = gate.expected
+        assert (expected.headers, expected.body, expected.max_latency_ms) == ({"Content-Type": "json"}, "ok", 500.0)
+        assert [(one.kind, one.target or one.command) for one in gate.also] == [
+            ("websocket", "/ws"),
+            ("http", "/ready"),
+            ("exec", ("/bin/echo", "a", "a")),
+            ("postgresql", "DATABASE_URL"),
+        ]
+        assert (gate.also[1].expected.status, gate.also[1].timeout, gate.also[2].output) == ((200, 204), 2.0, "^a a$")
+        assert gate.env_file == hosts[name]["app_apps"]["spotik"]["runtime"]["env_file"]
+        assert app.slots["laravel"].gate.also == ()
     assert [one.name for one in app.slots["green"].instances] == ["spotik@green-1.service"]
     assert hosts["db1"]["app_apps"] == {}
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.slipway.server.plugins.module_utils.plan import parse_app
+from ansible_collections.slipway.server.plugins.module_utils.health.declared import ALSO
+from ansible_collections.slipway.server.plugins.module_utils.plan import parse_app, parse_health
 from ansible_collections.slipway.server.plugins.module_utils.plan.parse import Raw, parse
 from ansible_collections.slipway.server.plugins.module_utils.plan.placeholders import Undefined, is_placeholder
 
@@ -69,6 +70,35 @@ def test_the_sample_inventories_are_sound() -> None:
         ("health/status", "200", "health.status", "HTTP status numbers"),
         ("health/deadline", 5, "health.deadline", "but a healthy start needs"),
         ("health/path", "health", "health.path", "does not look right"),
+        ("health/methode", "GET", "health.methode", "Did you mean `method`?"),
+        ("health/method", "GTE", "health.method", "Did you mean `GET`?"),
+        ("health/method", "HEAD", "health.method", "no body to judge"),
+        ("health/status", [], "health.status", "HTTP status numbers"),
+        ("health/body", "ok(", "health.body", "is not a regular expression"),
+        ("health/headers", {"X Y": "a"}, "health.headers.X Y", "no name of a header"),
+        ("health/headers", {"X-A": 1}, "health.headers.X-A", "YAML read a number"),
+        ("health/response_headers", {"X-A": "["}, "health.response_headers.X-A", "is not a regular expression"),
+        ("health/max_latency_ms", 0, "health.max_latency_ms", "outside 1"),
+        ("health/warmup", "/", "health.warmup", "must be a list"),
+        ("health/warmup", ["products"], "health.warmup[0]", "does not look right"),
+        ("health/start_period", -1, "health.start_period", "outside 0"),
+        ("health/also", {"tcp": 1}, "health.also", "must be a list"),
+        ("health/also", [{"websockets": "/ws"}], "health.also[0].websockets", "Did you mean `websocket`?"),
+        ("health/also", [{}], "health.also[0]", "is empty"),
+        ("health/also", ["/ws"], "health.also[0]", "must be a mapping"),
+        ("health/also", [{"tcp": 1, "websocket": "/ws"}], "health.also[0]", "two proofs"),
+        ("health/also", [{"websocket": "/ws", "status": 200}], "health.also[0].status", "is not a known key"),
+        ("health/also", [{"websocket": "ws"}], "health.also[0].websocket", "does not look right"),
+        ("health/also", [{"http": "/ready", "satus": 200}], "health.also[0].satus", "Did you mean `status`?"),
+        ("health/also", [{"tcp": "9394"}], "health.also[0].tcp", "without quotes"),
+        ("health/also", [{"exec": "rake check"}], "health.also[0].exec", "must be a list"),
+        ("health/also", [{"exec": ["rake"]}], "health.also[0].exec", "absolute path"),
+        ("health/also", [{"exec": ["/bin/x"], "exit_status": 256}], "health.also[0].exit_status", "exit statuses"),
+        ("health/also", [{"exec": ["/bin/x"], "output": "("}], "health.also[0].output", "is not a regular expression"),
+        ("health/also", [{"redis": "JWT_SECERT"}], "health.also[0].redis", "Did you mean `JWT_SECRET`?"),
+        ("health/also", [{"redis": "redis://cache"}], "health.also[0].redis", "does not look right"),
+        ("health/also", [{"postgresql": "OTHER_URL"}], "health.also[0].postgresql", "not in the app's environment"),
+        ("health/also", [{"unit": "helper"}], "health.also[0].unit", "does not look right"),
         ("cutover/confirm_deadline", 20, "cutover.confirm_deadline", "less than bake"),
         ("cutover/bkae", 20, "cutover.bkae", "Did you mean `bake`?"),
         ("cutover/verdict", {"alfa": 0.1}, "cutover.verdict.alfa", "Did you mean `alpha`?"),
@@ -277,5 +307,7 @@ def test_the_shipped_starting_point_is_refused_with_every_placeholder() -> None:
 
 def test_every_key_is_documented() -> None:
     text = (PROD.parents[1] / "docs/inventory.md").read_text()
-    keys = {*parse_app.APP_KEYS, *parse_app.BACKEND_KEYS, *parse_app.HEALTH_KEYS, *parse_app.DATABASE_KEYS}
+    keys = {*parse_app.APP_KEYS, *parse_app.BACKEND_KEYS, *parse_health.HEALTH_KEYS, *parse_app.DATABASE_KEYS}
+    keys |= {option for options in ALSO.values() for option in options}
     assert {key for key in keys if f"`{key}`" not in text} == set()
+    assert {key for key in ALSO if f"`{{{key}: " not in text} == set()
