@@ -84,6 +84,10 @@ class UnitProcess:
         waiting = "" if active == "active" and values.get("SubState") == "running" else f"not running: {state}"
         return Identity(alive, state, process, number(values.get("NRestarts")), waiting)
 
+    def pid(self) -> Optional[int]:
+        """Its number; None when it does not run."""
+        return number(self.identity().process.partition("@")[0]) or None
+
     def logs(self, lines: int = LOG_LINES) -> list[str]:
         """From the journal: what the unit's processes wrote, not what systemd says about them."""
         argv = ["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"_SYSTEMD_UNIT={self.unit}"]

@@ -12,6 +12,7 @@ from .model import POSTGRESQL_PORT, App, Backend, Database, Facts, Health, Host,
 from .sizing import app_pool, version
 
 STATE = "/var/lib/slipway"
+UPSTREAM_KEEPALIVE = 4  # the default of nginx_upstream_keepalive_timeout
 
 
 def app_host(
@@ -45,6 +46,12 @@ def app_host(
         "bake": app.bake,
         "standby": app.standby,
         "confirm_deadline": app.confirm_deadline,
+        "drain": {
+            "http": app.drain.http,
+            "websockets": app.drain.websockets,
+            "pace": app.drain.pace,
+            "keepalive": max((_idle(edge) for edge in inventory.group("edge")), default=UPSTREAM_KEEPALIVE),
+        },
         "environment": _environment(app, host, inventory, processes, database_facts),
         **_change(app, inventory),
     }
@@ -115,6 +122,11 @@ def unit(app: App, backend: Backend, nofile: int) -> dict[str, Any]:
 def env_file(app: App, kind: str) -> str:
     """Where the environment shared by all instances of a runtime lives."""
     return f"/etc/slipway/env/{app.name}.{kind}.env"
+
+
+def _idle(edge: Host) -> int:
+    """Seconds for which nginx of an edge keeps an idle connection to an app."""
+    return int(edge.overrides.get("nginx_upstream_keepalive_timeout", UPSTREAM_KEEPALIVE))
 
 
 def _bracketed(address: str) -> str:

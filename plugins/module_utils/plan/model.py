@@ -117,6 +117,15 @@ class Database:
 
 
 @dataclass(frozen=True)
+class Drain:
+    """How a slot ends: seconds for requests, for WebSockets, and of these the last ones over which instances are stopped."""
+
+    http: int = 30
+    websockets: int = 300
+    pace: int = 60
+
+
+@dataclass(frozen=True)
 class Tls:
     """Where the certificate comes from."""
 
@@ -199,6 +208,7 @@ class App:
     bake: int = 10
     standby: int = 900
     confirm_deadline: int = 120
+    drain: Drain = field(default_factory=Drain)
     database: Optional[Database] = None
     tls: Tls = field(default_factory=Tls)
     env: Mapping[str, str] = field(default_factory=dict)

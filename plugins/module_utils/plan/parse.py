@@ -39,7 +39,7 @@ NUMBER_OVERRIDES = (
 )
 OTHER_OVERRIDES = ("docker_bip", "docker_address_pool", "ufw_ssh_ports")
 OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + OTHER_OVERRIDES
-CHECKED_ONLY = ("nginx_listen_backlog",)  # not planned, but other values depend on them
+CHECKED_ONLY = ("nginx_listen_backlog", "nginx_upstream_keepalive_timeout")  # not planned, but other values depend on them
 HOST_VARIABLES = ("slipway_address", "ansible_host", "ansible_port", "ansible_user", *OVERRIDES, *CHECKED_ONLY)
 
 

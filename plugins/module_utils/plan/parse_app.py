@@ -11,7 +11,7 @@ from ..health.limits import Limits
 from ..traffic.flags import SHARE
 from . import parse_change
 from . import reader as shape
-from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Canary, Database, Release, Tls
+from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Canary, Database, Drain, Release, Tls
 from .parse_health import parse_health
 from .placeholders import Undefined, is_example_domain, is_placeholder, is_placeholder_secret
 from .reader import Reader, closest, kind, megabytes
@@ -53,7 +53,7 @@ BACKEND_KEYS = (
     "read_only",
     "stop_timeout",
 )
-CUTOVER_KEYS = ("canary", "failover", "verdict", "bake", "standby", "confirm_deadline")
+CUTOVER_KEYS = ("canary", "failover", "verdict", "bake", "standby", "confirm_deadline", "drain")
 CANARY_KEYS = ("steps", "dwell", "patience", "by", "cookie")
 DATABASE_KEYS = ("name", "user", "password", "pooled", "host", "prepared_statements", "statement_timeout", "lock_timeout")
 MOVED = {"image": "releases.<name>.image", "archive": "releases.<name>.archive", "ports": "port"}
@@ -120,6 +120,7 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
         bake=read.number(cutover, "bake", key + ".cutover", 0, 3600, 10),
         standby=read.number(cutover, "standby", key + ".cutover", 0, 604800, 900),
         confirm_deadline=read.number(cutover, "confirm_deadline", key + ".cutover", 5, 86400, 120),
+        drain=_drain(read, cutover.get("drain"), key + ".cutover.drain"),
         database=_database(read, data, key, hosts, env),
         tls=tls,
         env=env,
@@ -174,6 +175,22 @@ def _verdict(read: Reader, raw: Any, key: str) -> Limits:
     problem = found.problem()
     if problem:
         read.fail(f"{key}.{problem[0]}", f"must be {problem[1]}", "Change one of the two")
+    return found
+
+
+def _drain(read: Reader, raw: Any, path: str) -> Drain:
+    usual = Drain()
+    if raw is None:
+        return usual
+    data = read.mapping(raw, path, ("http", "websockets", "pace"))
+    found = Drain(
+        http=read.number(data, "http", path, 0, 3600, usual.http),
+        websockets=read.number(data, "websockets", path, 0, 86400, usual.websockets),
+        pace=read.number(data, "pace", path, 0, 86400, usual.pace),
+    )
+    if found.pace > max(found.websockets - found.http, 0) and data.get("pace") is not None:
+        most = max(found.websockets - found.http, 0)
+        read.fail(path + ".pace", f"is {found.pace} s, more than the {most} s from http to websockets", f"Give it at most {most}")
     return found
 
 

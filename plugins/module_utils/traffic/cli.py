@@ -49,8 +49,9 @@ def parser() -> argparse.ArgumentParser:
     confirm.add_argument("--txn", metavar="ID", help="only this transaction")
     move = command("move", "Do what a deployment asked for under a name (the unit that it starts calls this).")
     move.add_argument("--txn", metavar="ID", required=True, help="its name")
-    retire = command("retire", "Stop a standby slot when its time is over and nobody uses it.")
+    retire = command("retire", "Drain a standby slot when its time is over, then stop it.")
     retire.add_argument("slot", metavar="SLOT")
+    retire.add_argument("--now", action="store_true", help="its time is over now")
     settle = command("settle", "After a rollback: mark the slot that has the traffic, keep the one that had it warm for a while.")
     settle.add_argument("--active", metavar="SLOT", required=True, help="the slot that has the traffic")
     settle.add_argument("--standby", metavar="SLOT", required=True, help="the slot that had it")
@@ -191,17 +192,21 @@ def _confirm(options: argparse.Namespace, host: Host) -> int:
 
 
 def _retire(options: argparse.Namespace, host: Host) -> int:
-    from .slots import ASK_AGAIN, Slots
+    from .retire import Retirement
+    from .slots import Request, Slots
 
-    slots = Slots(host, host.app(options.app))
+    app = host.app(options.app)
+    retirement = Retirement(host, app, options.slot)
+    if options.now:
+        Slots(host, app).drain(Request(options.slot, owner=_owner()), app.drain)
+    said = ""
     while True:
-        try:
-            text, again = slots.retire(options.slot)
-        except Busy as error:
-            text, again = str(error), ASK_AGAIN
+        text, again = retirement.step()
         if again is None:
             break
-        print(f"{options.app}: {text}.", file=sys.stderr)
+        if text != said:
+            print(f"{options.app}: {text}.", file=sys.stderr)
+        said = text
         host.clock.sleep(again)
     return _say(options, {"app": options.app, "slot": options.slot, "message": text}, f"{options.app}: {text}.")
 

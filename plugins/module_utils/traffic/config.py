@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Optional
 
 from ..health.limits import Limits
@@ -27,6 +27,7 @@ from .reader import Reader
 SCHEMA = 1
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 KINDS = ("docker", "systemd")
+IDLE_MARGIN = 1.0
 ABORTABLE = ("planned", "staged", "healthy", "gated", "canary", "switched", "baking")
 HOOK_STATES = (*ABORTABLE, "confirmed", "draining", "retired", "rolling_back", "rolled_back", "failed")
 FAILURES = ("abort", "warn")
@@ -125,6 +126,31 @@ class Notify:
 
 
 @dataclass(frozen=True)
+class DrainLimits:
+    """How a slot is drained, in seconds from its beginning; `keepalive` is how long nginx keeps an idle connection."""
+
+    http: float = 30.0
+    websockets: float = 300.0
+    pace: float = 60.0
+    keepalive: float = 4.0
+
+    @property
+    def end(self) -> float:
+        """When the last instance is told to stop, whoever is connected."""
+        return max(self.http, self.websockets)
+
+    @property
+    def idle(self) -> float:
+        """From when on no connection is one that nginx merely keeps."""
+        return min(self.keepalive + IDLE_MARGIN, self.http)
+
+    def due(self, index: int, count: int) -> float:
+        """When instance `index` of `count` is told to stop: evenly spread over the pace, the last one at the end."""
+        spread = min(self.pace, self.end - self.http)
+        return self.end - (count - 1 - index) * spread / count
+
+
+@dataclass(frozen=True)
 class App:
     """One application on one host; times in seconds."""
 
@@ -145,6 +171,7 @@ class App:
     hooks: Mapping[str, tuple[Hook, ...]] = field(default_factory=dict)
     notify: Optional[Notify] = None
     verdict: Limits = field(default_factory=Limits)
+    drain: DrainLimits = field(default_factory=DrainLimits)
 
     def members(self) -> dict[str, str]:
         """The slot of each ADDRESS:PORT that the edge sends requests to."""
@@ -204,10 +231,16 @@ def parse(text: str, file: str) -> App:
         hooks=_hooks(read.inner("hooks", read.mapping("hooks"))),
         notify=_notify(read.inner("notify", read.mapping("notify"))) if read.has("notify") else None,
         verdict=parse_limits(read.inner("verdict", read.mapping("verdict"))),
+        drain=_drain(read.inner("drain", read.mapping("drain"))),
     )
     if app.confirm_deadline < app.bake + 5:
         raise read.fail("confirm_deadline", f"at least 5 s more than bake, which is {app.bake:g} s")
     return app
+
+
+def _drain(read: Reader) -> DrainLimits:
+    usual = DrainLimits()
+    return DrainLimits(*(read.seconds(item.name, getattr(usual, item.name)) for item in fields(DrainLimits)))
 
 
 def _canary(read: Reader) -> Canary:

@@ -145,13 +145,15 @@ class ContainerPlace:
         self.host.runner.run(["docker", "stop", f"--time={patience}", name], timeout=patience + 30)
         self.host.runner.must(["docker", "rm", "--force", name], timeout=60)
 
-    def connections(self) -> int:
-        """As seen in the container's own network."""
+    @property
+    def port(self) -> int:
+        """In the container's own network."""
+        return self.runtime.container_port
+
+    def pid(self) -> Optional[int]:
+        """Its main process, as this host counts."""
         shown = self.host.runner.run(["docker", "inspect", "--type=container", self.instance.name], timeout=30)
-        if not shown.ok:
-            return 0
-        pid = int(json.loads(shown.out)[0]["State"].get("Pid") or 0)
-        return self.host.machine.established(self.runtime.container_port, pid) if pid else 0
+        return int(json.loads(shown.out)[0]["State"].get("Pid") or 0) or None if shown.ok else None
 
 
 class DockerDriver:

@@ -57,8 +57,13 @@ class Place(Protocol):
         """End it gracefully and leave nothing that would bring it back; nothing happens when it does not run."""
         ...
 
-    def connections(self) -> int:
-        """Established connections to it."""
+    @property
+    def port(self) -> int:
+        """Where it listens, in its own network."""
+        ...
+
+    def pid(self) -> Optional[int]:
+        """A process in that network; None when it does not run."""
         ...
 
 

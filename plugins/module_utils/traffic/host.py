@@ -91,9 +91,9 @@ class Host:
         return Timer(self.runner, self.clock, f"slipway-{app}-retire-{slot}")
 
     def arm_retire(self, app: str, slot: str, seconds: float) -> None:
-        """Have this host stop `slot` in `seconds`; raises ArmingFailed."""
+        """Have this host drain and stop `slot` from in `seconds` on; raises ArmingFailed."""
         command = [COMMAND, "retire", app, slot]
-        self.retire_timer(app, slot).arm(seconds, command, f"Stop slot {slot} of {app}")
+        self.retire_timer(app, slot).arm(seconds, command, f"Drain and stop slot {slot} of {app}", insist=True)
 
     def going_down(self) -> bool:
         """True while the host shuts down: what dies then dies for no fault of its own."""

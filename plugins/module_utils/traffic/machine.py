@@ -40,17 +40,17 @@ class Machine:
         """The point in time `seconds` from now."""
         return Deadline(clock.now() + seconds, self.since_boot() + seconds, self.boot_id())
 
-    def established(self, port: int, pid: Optional[int] = None) -> int:
-        """Established TCP connections to the local `port`, in the network of process `pid` or of this one."""
-        directory = Path(f"/proc/{pid or 'self'}/net")
-        return sum(_established((directory / name), port) for name in ("tcp", "tcp6"))
+    def peers(self, port: int, pid: int) -> frozenset[str]:
+        """The other ends of established TCP connections to the local `port` in the network of process `pid`."""
+        tables = (Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6"))
+        return frozenset(peer for table in tables for peer in established(table, port))
 
 
-def _established(table: Path, port: int) -> int:
-    """Connections in state 01 (ESTABLISHED, include/net/tcp_states.h) of a /proc/net/tcp table."""
+def established(table: Path, port: int) -> list[str]:
+    """Remote ends of the connections to `port` in state 01 (ESTABLISHED, include/net/tcp_states.h) of a /proc/net/tcp table."""
     try:
         lines = table.read_text(encoding="ascii", errors="replace").splitlines()[1:]
     except OSError:
-        return 0
+        return []
     rows = (line.split() for line in lines)
-    return sum(1 for row in rows if len(row) > 3 and row[3] == "01" and int(row[1].rpartition(":")[2], 16) == port)
+    return [row[2] for row in rows if len(row) > 3 and row[3] == "01" and int(row[1].rpartition(":")[2], 16) == port]

@@ -54,8 +54,9 @@ class Traffic:
 class SlotState:
     """What an app host knows of one slot.
 
-    `fingerprint` changes with anything that needs a new start. A standby slot is stopped at `retire_at` (seconds since the
-    epoch) when nobody was connected to it for the last `window` seconds; `quiet_from` is since when nobody was.
+    `fingerprint` changes with anything that needs a new start. A standby slot is drained from `retire_at` on (seconds since
+    the epoch) when no traffic came to it in the last `window` seconds; `quiet_from` is since when none did. `drain` is the
+    drain under way, or, of a stopped slot, how the last one went.
     """
 
     slot: str
@@ -67,6 +68,7 @@ class SlotState:
     retire_at: Optional[float] = None
     window: float = 0.0
     quiet_from: Optional[float] = None
+    drain: Optional[Mapping[str, object]] = None
 
 
 class Records:

@@ -11,8 +11,8 @@ from ..health import gate as gates
 from ..health import secrets
 from ..health.gate import GateReport
 from ..health.process import LOG_LINES, Process, Watcher
-from . import moves
-from .config import App, Slot
+from . import drain, moves
+from .config import App, DrainLimits, Slot
 from .docker import DockerDriver
 from .drivers import Artifact, Driver, Place
 from .errors import SlipwayError
@@ -21,7 +21,6 @@ from .records import SlotState, check_release
 from .units import ExternalDriver, UnitDriver
 
 QUIET = 300.0
-ASK_AGAIN = 30.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class Slots:
         state = "active" if known.state == "active" else "staged"
         if write and known.state != state:
             self.host.retire_timer(self.app.name, slot.name).cancel()
-            self.records.save_slot(replace(known, state=state, retire_at=None))
+            self.records.save_slot(replace(known, state=state, retire_at=None, drain=None))
         return {**self._result(slot, state, known.release), "changed": known.state != state, "outdated": False}
 
     def _well(self, slot: Slot, driver: Driver, release: str) -> Optional[str]:
@@ -202,13 +201,13 @@ class Slots:
         changed = mine.state != "active" or bool(others)
         if write and changed:
             self.host.retire_timer(self.app.name, slot.name).cancel()
-            self.records.save_slot(replace(mine, state="active", retire_at=None))
+            self.serve_again(slot, mine)
             for state in others:
-                self.records.save_slot(replace(state, state="standby"))
+                self.records.save_slot(replace(state, state="standby", drain=None))
         return {**self._result(slot, "active", mine.release), "changed": changed}
 
     def standby(self, request: Request, seconds: Optional[float] = None, write: bool = True) -> dict[str, object]:
-        """Keep the slot warm for `seconds`, then stop it; raises SlipwayError for the active one."""
+        """Keep the slot warm for `seconds`, then drain and stop it; raises SlipwayError for the active one."""
         slot = self.app.slot(request.slot)
         self._refuse_active(slot, request)
         known = self.records.slot(slot.name)
@@ -220,7 +219,8 @@ class Slots:
         if write and changed:
             window = min(QUIET, after / 2)
             self.host.retire_timer(self.app.name, slot.name).cancel()
-            self.records.save_slot(replace(known, state="standby", retire_at=retire_at, window=window, quiet_from=None))
+            wanted = replace(known, state="standby", retire_at=retire_at, window=window, quiet_from=None, drain=None)
+            self.records.save_slot(wanted)
             self.host.arm_retire(self.app.name, slot.name, after - window)
         return {
             **self._result(slot, "standby", known.release),
@@ -229,7 +229,10 @@ class Slots:
         }
 
     def stop(self, request: Request, write: bool = True) -> dict[str, object]:
-        """Stop the slot gracefully; raises SlipwayError for the active one."""
+        """Stop the slot once its requests have ended, or their time is over; raises SlipwayError for the active one.
+
+        WebSockets are not waited for: that is what `drain` is for.
+        """
         slot = self.app.slot(request.slot)
         self._refuse_active(slot, request)
         driver = self.driver(slot)
@@ -241,15 +244,70 @@ class Slots:
             with self.host.lock(self.app.name).held(f"{request.owner} stopping slot {slot.name} of {self.app.name}"):
                 self.host.leases(self.app.name).check(request.txn)
                 self.host.retire_timer(self.app.name, slot.name).cancel()
-                self._stop(slot, driver, request.owner)
+                self._finish_requests(slot, driver, request)
+                self.end(slot, driver, request.owner)
         return {**self._result(slot, "stopped", None), "changed": changed, "logs": logs}
 
-    def _stop(self, slot: Slot, driver: Driver, owner: str) -> None:
+    def _finish_requests(self, slot: Slot, driver: Driver, request: Request) -> None:
+        watch, limits, begun = drain.Watch(self.host.machine), self.app.drain, self.host.clock.monotonic()
+        while self.host.clock.monotonic() - begun < limits.http:
+            if not any(watch.look(driver.places)):
+                return
+            self.host.clock.sleep(drain.LOOK)
+            self._refuse_active(slot, request)
+
+    def end(self, slot: Slot, driver: Driver, owner: str, done: Optional[drain.Drain] = None) -> None:
+        """Stop what still runs of the slot and remember it, with how the drain went. To be called with the lock."""
         for place in driver.places:
             place.stop()
         known = self.records.slot(slot.name) or SlotState(slot.name, "stopped")
-        self.records.save_slot(replace(known, state="stopped", fingerprint=None, retire_at=None, quiet_from=None))
-        self.records.remember("stopped", slot=slot.name, release=known.release, owner=owner)
+        saved = done.saved() if done is not None else None
+        wanted = replace(known, state="stopped", fingerprint=None, retire_at=None, quiet_from=None, drain=saved)
+        self.records.save_slot(wanted)
+        facts = done.facts() if done is not None else {}
+        self.records.remember("stopped", slot=slot.name, release=known.release, owner=owner, **facts)
+
+    def serve_again(self, slot: Slot, known: SlotState) -> None:
+        """The slot has the traffic again: no drain goes on, and instances that one stopped are started."""
+        self.records.save_slot(replace(known, state="active", retire_at=None, drain=None))
+        self.revive(slot, known)
+
+    def revive(self, slot: Slot, known: SlotState) -> list[str]:
+        """Start the instances that a drain has stopped already; their names."""
+        if drain.load(known.drain) is None or known.state == "stopped" or known.release is None:
+            return []
+        driver = self.driver(slot)
+        missing = [place for place in driver.places if not place.process().identity().alive]
+        image = known.artifact if known.artifact and "@sha256:" in known.artifact else None
+        for place in missing:
+            place.start(Artifact(known.release, image))
+            place.keep()
+        return [place.instance.name for place in missing]
+
+    def drain(self, request: Request, limits: DrainLimits, write: bool = True) -> dict[str, object]:
+        """Have this host drain the slot and then stop it, from now on and whatever becomes of this process.
+
+        Raises SlipwayError for the active slot. With `write` false nothing is touched and `remaining` counts connections.
+        """
+        slot = self.app.slot(request.slot)
+        self._refuse_active(slot, request)
+        driver = self.driver(slot)
+        counted = drain.counts(drain.Watch(self.host.machine).look(driver.places))
+        known = self.records.slot(slot.name) or SlotState(slot.name, "stopped")
+        changed = any(count is not None for count in counted)
+        remaining = sum(count or 0 for count in counted)
+        if write and changed:
+            with self.host.lock(self.app.name).held(f"{request.owner} draining slot {slot.name} of {self.app.name}"):
+                self.host.leases(self.app.name).check(request.txn)
+                now = self.host.clock.now()
+                begun = drain.Drain(self.host.machine.moment(self.host.clock), limits)
+                wanted = replace(known, state="standby", retire_at=now, window=0.0, quiet_from=now, drain=begun.saved())
+                self.host.retire_timer(self.app.name, slot.name).cancel()
+                self.records.save_slot(wanted)
+                self.records.remember("draining", slot=slot.name, release=known.release, owner=request.owner, open=remaining)
+                self.host.arm_retire(self.app.name, slot.name, 0.1)
+        state = "draining" if changed else "stopped"
+        return {**self._result(slot, state, known.release), "changed": changed, "remaining": remaining}
 
     def _refuse_active(self, slot: Slot, request: Request) -> None:
         active = self.active(request.active)
@@ -258,40 +316,14 @@ class Slots:
                 f"slot {slot.name} of {self.app.name} has the traffic on {self.app.host}: it is not stopped. "
                 "Move the traffic first."
             )
-        if self._takes_part(slot.name):
+        if self.takes_part(slot.name):
             raise SlipwayError(
                 f"slot {slot.name} of {self.app.name} takes part in a transaction that is not confirmed yet. "
                 f"Confirm it or roll it back first: slipway confirm {self.app.name}."
             )
 
-    def retire(self, name: str) -> tuple[str, Optional[float]]:
-        """One step towards stopping a standby slot: what was done, and in how many seconds to ask again, or None.
-
-        An edge elsewhere may have gone back to this slot without telling this host, so the slot is watched: it is stopped
-        when its time is over and nobody was connected for a while. nginx keeps idle connections for a minute, so looking
-        twice a minute sees every request.
-        """
-        slot, now = self.app.slot(name), self.host.clock.now()
-        with self.host.lock(self.app.name).held(f"retiring slot {name} of {self.app.name}", wait=2.0):
-            known = self.records.slot(name)
-            if known is None or known.state != "standby" or known.retire_at is None:
-                return f"slot {name} is {known.state if known else 'unused'}, not standby: left alone", None
-            if self.app.edge and self.host.flags(self.app).active() == name:
-                self.records.save_slot(replace(known, state="active", retire_at=None))
-                return f"slot {name} has the traffic again: left alone", None
-            driver = self.driver(slot)
-            count = sum(place.connections() for place in driver.places)
-            quiet_from = None if count or self._takes_part(name) else known.quiet_from or now
-            due = max(known.retire_at, (quiet_from or now) + known.window)
-            if quiet_from is not None and now >= due - 0.5:
-                self._stop(slot, driver, "retirement")
-                return f"slot {name} stopped", None
-            if quiet_from != known.quiet_from:
-                self.records.save_slot(replace(known, quiet_from=quiet_from))
-            text = f"slot {name} has {count} connections" if count else f"slot {name} is stopped in {due - now:.0f} s"
-            return text, max(min(due - now, ASK_AGAIN, max(known.window / 2, 1.0)), 1.0)
-
-    def _takes_part(self, name: str) -> bool:
+    def takes_part(self, name: str) -> bool:
+        """True while a transaction that is not confirmed may still need the slot."""
         tx = self.host.journal(self.app).pending() if self.app.edge else None
         return tx is not None and name in (tx.source, tx.target)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Optional
 
+from . import drain
 from .config import App, Slot
 from .errors import SlipwayError
 from .host import Host
@@ -66,6 +67,7 @@ def _slot(host: Host, app: App, slot: Slot, active: Optional[str]) -> dict[str, 
     except SlipwayError:
         instances = []
     release = known.release if known is not None and known.release else records.traffic().releases.get(slot.name)
+    drained = drain.load(known.drain) if known is not None else None
     retire_in = None if known is None or known.retire_at is None else round(known.retire_at - host.clock.now())
     return {
         "active": slot.name == active,
@@ -76,6 +78,7 @@ def _slot(host: Host, app: App, slot: Slot, active: Optional[str]) -> dict[str, 
         "state": _state(app, slot, known, active),
         "started": known.started if known is not None else None,
         "retire_in": retire_in,
+        "drain": None if drained is None else drained.facts(),
         "instances": instances,
     }
 
@@ -85,6 +88,8 @@ def _state(app: App, slot: Slot, known: Optional[SlotState], active: Optional[st
     if app.edge and slot.name == active:
         return "active"
     state = known.state if known is not None else "unknown"
+    if known is not None and state == "standby" and drain.load(known.drain) is not None:
+        return "draining"
     return "standby" if app.edge and state == "active" else state
 
 
@@ -95,8 +100,8 @@ def lines(data: dict[str, object]) -> list[str]:
     for name, slot in slots.items() if isinstance(slots, dict) else ():
         marker = ">" if slot["active"] else " "
         parts = [slot["release"] or "-", slot["state"]]
-        if slot["retire_in"] is not None:
-            parts.append(f"stops in {slot['retire_in']} s" if slot["retire_in"] > 0 else "stops when nobody uses it")
+        if slot["retire_in"] is not None and slot["state"] != "draining":
+            parts.append(f"drained in {slot['retire_in']} s" if slot["retire_in"] > 0 else "drained when no request comes")
         parts.extend(f"{item['name']} {item['state']}" for item in slot["instances"])
         text.append(f" {marker} {name:<10} " + "  ".join(str(part) for part in parts))
     waiting = data["transaction"]

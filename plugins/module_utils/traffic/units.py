@@ -117,9 +117,14 @@ class UnitPlace:
         self.host.runner.run(["systemctl", "stop", self.unit], timeout=self.runtime.stop_timeout + 60)
         self.host.runner.run(["systemctl", "reset-failed", self.unit], timeout=15)
 
-    def connections(self) -> int:
-        """On the instance's port."""
-        return self.host.machine.established(self.instance.port)
+    @property
+    def port(self) -> int:
+        """The instance's."""
+        return self.instance.port
+
+    def pid(self) -> Optional[int]:
+        """The unit's main process."""
+        return self.process().pid()
 
 
 class UnitDriver:
@@ -196,9 +201,14 @@ class ExternalPlace:
         self.host.runner.run(["systemctl", "disable", "--quiet", self.unit], timeout=60)
         self.host.runner.must(["systemctl", "stop", self.unit], timeout=180)
 
-    def connections(self) -> int:
-        """On the instance's port."""
-        return self.host.machine.established(self.instance.port)
+    @property
+    def port(self) -> int:
+        """The instance's."""
+        return self.instance.port
+
+    def pid(self) -> Optional[int]:
+        """The unit's main process."""
+        return self.process().pid()
 
 
 class ExternalDriver:

@@ -100,6 +100,8 @@ def test_the_sample_inventories_are_sound() -> None:
         ("health/also", [{"postgresql": "OTHER_URL"}], "health.also[0].postgresql", "not in the app's environment"),
         ("health/also", [{"unit": "helper"}], "health.also[0].unit", "does not look right"),
         ("cutover/confirm_deadline", 20, "cutover.confirm_deadline", "less than bake"),
+        ("cutover/drain", {"https": 5}, "cutover.drain.https", "Did you mean `http`?"),
+        ("cutover/drain", {"http": 30, "websockets": 60, "pace": 40}, "cutover.drain.pace", "more than the 30 s"),
         ("cutover/bkae", 20, "cutover.bkae", "Did you mean `bake`?"),
         ("cutover/verdict", {"alfa": 0.1}, "cutover.verdict.alfa", "Did you mean `alpha`?"),
         ("cutover/verdict", {"ratio": 0.5}, "cutover.verdict.ratio", "is 0.5, outside 1 to 1000"),

@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
-from ansible_collections.slipway.server.plugins.module_utils.traffic import archive, recovery
+from ansible_collections.slipway.server.plugins.module_utils.traffic import archive
 from ansible_collections.slipway.server.plugins.module_utils.traffic.drivers import Artifact
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.slots import Request, Slots
@@ -85,6 +85,7 @@ class Engine(FakeRunner):
             return Result(0, json.dumps([{"State": state, "RestartCount": 0}]), "")
         if argv[:2] == ["docker", "rm"]:
             self.containers.pop(argv[-1], None)
+            self.world.machine.processes.pop(7, None)
             return Result(0, "", "")
         if argv[:2] == ["docker", "logs"]:
             return Result(0, "booting with hush-hush\n", "crashed\n")
@@ -243,50 +244,6 @@ def test_marking_active_demotes_the_other(dock: World) -> None:
         "blue": "standby",
         "green": "active",
     }
-
-
-def test_standby_then_retired(dock: World) -> None:
-    start(dock)
-    start(dock, "green", "v2", OTHER)
-    slots = Slots(dock.host, dock.app)
-    slots.mark_active(Request("green"))
-    assert slots.standby(Request("blue"), 900)["retire_in"] == 900
-    assert slots.standby(Request("blue"), 900)["changed"] is False
-    fires, command = dock.runner.timers["slipway-shop-retire-blue"]
-    assert (fires - dock.clock.passed, command[1:]) == (600, ["retire", "shop", "blue"])
-    dock.reboot()
-    assert recovery.rearm_retirements(dock.host, dock.app) == ["blue"]
-    assert recovery.rearm_retirements(dock.host, dock.app) == []
-    dock.clock.advance(600)
-    dock.machine.open[3000] = 2
-    text, again = slots.retire("blue")
-    assert (text, again) == ("slot blue has 2 connections", 30.0)
-    dock.clock.advance(290)
-    dock.machine.open.clear()
-    spent = 0.0
-    while again is not None:
-        text, again = slots.retire("blue")
-        spent += again or 0
-        dock.clock.advance(again or 0)
-    assert text == "slot blue stopped"
-    assert spent == pytest.approx(300, abs=1)
-    assert list(engine_of(dock).containers) == ["slipway-shop-green-1"]
-    assert slots.retire("blue") == ("slot blue is stopped, not standby: left alone", None)
-    assert start(dock)["changed"] is True
-
-
-def test_edge_notices_that_a_standby_slot_serves_again(tmp_path: Path) -> None:
-    world = World(tmp_path, described({"kind": "docker", "container_port": 3000}, edge=True))
-    equip(world)
-    assert start(world)["state"] == "active"
-    start(world, "green", "v2", OTHER)
-    slots = Slots(world.host, world.app)
-    world.host.flags(world.app).switch("green")
-    slots.standby(Request("blue"), 60)
-    world.host.flags(world.app).switch("blue")
-    assert slots.retire("blue") == ("slot blue has the traffic again: left alone", None)
-    assert slots.stop(Request("green"))["changed"] is True
-    assert slots.stop(Request("green"))["changed"] is False
 
 
 def test_check_mode_touches_nothing(dock: World) -> None:

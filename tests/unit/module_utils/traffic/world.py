@@ -100,7 +100,7 @@ class FakeMachine(Machine):
         self.clock = clock
         self.boot = "boot-1"
         self.processes: dict[int, str] = {100: "1", 1: "0"}
-        self.open: dict[int, int] = {}
+        self.open: dict[int, set[str]] = {}
 
     def boot_id(self) -> str:
         return self.boot
@@ -114,8 +114,8 @@ class FakeMachine(Machine):
     def pid(self) -> int:
         return 100
 
-    def established(self, port: int, pid: Optional[int] = None) -> int:
-        return self.open.get(port, 0)
+    def peers(self, port: int, pid: int) -> frozenset[str]:
+        return frozenset(self.open.get(port, ()))
 
 
 class FakeRunner(Runner):
