@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.server.plugins.module_utils.plan import env
-from ansible_collections.slipway.server.plugins.module_utils.traffic import fleet
+from ansible_collections.slipway.server.plugins.module_utils.traffic import fleet, history
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 
 
@@ -23,6 +23,12 @@ def slipway_results(hosts: Sequence[str], hostvars: Mapping[str, Any], name: str
 def slipway_failures(results: Mapping[str, Any], silent_too: bool = True) -> list[str]:
     """One text for each host whose registered result is bad, or missing if that counts."""
     return fleet.failures(results, silent_too)
+
+
+def slipway_history(results: Mapping[str, Any], limit: int = 20) -> list[str]:
+    """The last events over all hosts as a table, from the results of release_history on each."""
+    found = {host: (result or {}).get("entries") or [] for host, result in results.items()}
+    return history.table(history.merge(found, limit))
 
 
 def slipway_last_words(results: Mapping[str, Any]) -> str:

@@ -57,7 +57,11 @@ def parser() -> argparse.ArgumentParser:
     settle.add_argument("--standby", metavar="SLOT", required=True, help="the slot that had it")
     settle.add_argument("--owner", metavar="NAME", help="who does this, instead of the user")
     history = command("history", "Show what happened.")
-    history.add_argument("--limit", type=int, default=20, metavar="N", help="at most N entries")
+    history.add_argument("--limit", type=int, default=20, metavar="N", help="the last N entries")
+    history.add_argument("--event", metavar="EVENT", help="only this, e.g. confirmed or stopped; moves: the ends of all moves")
+    history.add_argument("--release", metavar="NAME", help="only of this release")
+    history.add_argument("--txn", metavar="ID", help="only of this transaction")
+    history.add_argument("--since", metavar="TIME", help="only from then on: 30m, 12h, 2d, or 2026-05-31T17:30 (UTC)")
     command("unlock", "Release the lease of a run that is known to be dead.")
     return top
 
@@ -222,13 +226,12 @@ def _settle(options: argparse.Namespace, host: Host) -> int:
 
 
 def _history(options: argparse.Namespace, host: Host) -> int:
-    entries = host.records(host.app(options.app).name).history(options.limit)
-    shown = [" ".join([str(entry.pop("at", "")), str(entry.pop("event", "")), *_pairs(entry)]) for entry in map(dict, entries)]
-    return _say(options, entries, "\n".join(shown) or f"{options.app}: nothing happened yet.")
+    from . import history
 
-
-def _pairs(entry: dict[str, object]) -> list[str]:
-    return [f"{key}={value}" for key, value in entry.items() if value is not None]
+    since = None if options.since is None else history.since(options.since, host.clock.now())
+    wanted = history.Wanted(options.event, options.release, options.txn, since, options.limit)
+    entries = history.select(host.records(host.app(options.app).name).history(wanted.depth), wanted)
+    return _say(options, entries, "\n".join(history.table(entries)) or f"{options.app}: nothing of the kind happened.")
 
 
 def _unlock(options: argparse.Namespace, host: Host) -> int:

@@ -13,6 +13,7 @@ from .cutover import Cutover, Request
 from .errors import Busy, SlipwayError
 from .host import Host
 from .layout import COMMAND
+from .machine import CONTROLLER
 from .progress import check_txn
 
 PATIENCE = 15.0
@@ -73,6 +74,7 @@ class Detached:
             f"--description=Move {self.app.name} to {request.to}: {txn}",
             "--collect",
             "--quiet",
+            f"--setenv={CONTROLLER}={self.host.machine.controller() or ''}",
             COMMAND,
             "move",
             self.app.name,

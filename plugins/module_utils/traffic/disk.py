@@ -98,6 +98,16 @@ class Disk:
         os.rename(path, to)
         files.fsync_directory(to.parent)
 
+    def rotate(self, path: Path, at: int, kept: int) -> None:
+        """Put `path` aside as .1 once it has `at` bytes, and what was put aside before one further, up to `kept` of them."""
+        if self.size(path) < at:
+            return
+        for number in range(kept, 1, -1):
+            older = path.with_name(f"{path.name}.{number - 1}")
+            if self.size(older):
+                self.rename(older, path.with_name(f"{path.name}.{number}"))
+        self.rename(path, path.with_name(f"{path.name}.1"))
+
     def remove(self, path: Path) -> bool:
         """Remove `path`; False when it was not there."""
         return files.remove(path)

@@ -62,7 +62,7 @@ class Host:
 
     def records(self, app: str) -> Records:
         """Releases, slots, history."""
-        return Records(self.disk, self.clock, self.layout, app)
+        return Records(self.disk, self.clock, self.layout, app, self.machine.controller)
 
     def jury(self, app: App, source: str, target: str) -> Jury:
         """Who judges the requests of a cutover."""

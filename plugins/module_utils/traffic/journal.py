@@ -108,13 +108,7 @@ class Journal:
 
     def rotate(self) -> None:
         """Put a long journal aside; only to be called while no transaction is open."""
-        if self.disk.size(self.path) < ROTATE_AT:
-            return
-        for number in range(KEPT, 1, -1):
-            older = self.path.with_name(f"{self.path.name}.{number - 1}")
-            if self.disk.size(older):
-                self.disk.rename(older, self.path.with_name(f"{self.path.name}.{number}"))
-        self.disk.rename(self.path, self.path.with_name(f"{self.path.name}.1"))
+        self.disk.rotate(self.path, ROTATE_AT, KEPT)
 
 
 def transaction(entries: Sequence[dict[str, object]]) -> Optional[Transaction]:

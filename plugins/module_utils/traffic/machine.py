@@ -11,6 +11,9 @@ from typing import Optional
 from ..host.clock import Clock
 from .journal import Deadline
 
+CONTROLLER = "SLIPWAY_CONTROLLER"
+"""Tells a unit of its own, which nobody is logged in to, who had it started."""
+
 
 class Machine:
     """Reads /proc; tests put another in its place."""
@@ -32,6 +35,20 @@ class Machine:
             return None
         return text.rpartition(")")[2].split()[19]
 
+    def controller(self) -> Optional[str]:
+        """The address from which somebody is at work here over SSH, through whatever of sudo and shells; None when nobody is."""
+        pid = os.getpid()
+        while pid > 1:
+            found = _variable(pid, b"SSH_CONNECTION") or _variable(pid, CONTROLLER.encode())
+            if found:
+                return found.split()[0]
+            try:
+                text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                return None
+            pid = int(text.rpartition(")")[2].split()[1])
+        return None
+
     def pid(self) -> int:
         """This process."""
         return os.getpid()
@@ -44,6 +61,15 @@ class Machine:
         """The other ends of established TCP connections to the local `port` in the network of process `pid`."""
         tables = (Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6"))
         return frozenset(peer for table in tables for peer in established(table, port))
+
+
+def _variable(pid: int, name: bytes) -> str:
+    """A variable that process `pid` was started with, or nothing."""
+    try:
+        pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return next((pair.partition(b"=")[2].decode("ascii", "replace") for pair in pairs if pair.startswith(name + b"=")), "")
 
 
 def established(table: Path, port: int) -> list[str]:

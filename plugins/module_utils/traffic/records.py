@@ -8,10 +8,10 @@ import json
 import re
 import syslog
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 from ..host.clock import Clock
 from .disk import Disk
@@ -20,6 +20,8 @@ from .layout import Layout
 
 SCHEMA = 1
 RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+ROTATE_AT = 512 * 1024
+KEPT = 3
 STATES = ("staged", "active", "standby", "stopped")
 
 
@@ -74,7 +76,10 @@ class SlotState:
 class Records:
     """The records of one application on this host."""
 
-    def __init__(self, disk: Disk, clock: Clock, layout: Layout, app: str) -> None:
+    def __init__(
+        self, disk: Disk, clock: Clock, layout: Layout, app: str, controller: Callable[[], Optional[str]] = lambda: None
+    ) -> None:
+        self.controller = controller
         self.disk = disk
         self.clock = clock
         self.layout = layout
@@ -144,19 +149,32 @@ class Records:
     def history(self, limit: int = 20) -> list[dict[str, object]]:
         """The last entries, newest last."""
         found: list[dict[str, object]] = []
-        for line in (self.disk.read(self.layout.history(self.app)) or "").splitlines()[-limit:]:
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                if isinstance(entry, dict):
-                    found.append(entry)
+        path = self.layout.history(self.app)
+        for file in (path, *(path.with_name(f"{path.name}.{number}") for number in range(1, KEPT + 1))):
+            lines = (self.disk.read(file) or "").splitlines()[-(limit - len(found)) :]
+            found = [*_entries(lines), *found]
+            if len(found) >= limit:
+                break
         return found
 
     def remember(self, event: str, **facts: object) -> None:
-        """Add to the history, durably, and to the system log."""
+        """Add to the history, durably, and to the system log, with what is known besides `facts`: from where, what exactly."""
         entry: dict[str, object] = {"at": stamp(self.clock.now()), "event": event, **facts}
+        known = {"controller": self.controller(), "artifact": self._artifact(facts)}
+        entry.update({key: value for key, value in known.items() if value is not None and key not in facts})
         line = json.dumps(entry, sort_keys=True)
-        self.disk.append(self.layout.history(self.app), line)
+        path = self.layout.history(self.app)
+        self.disk.rotate(path, ROTATE_AT, KEPT)
+        self.disk.append(path, line)
         self._log(line)
+
+    def _artifact(self, facts: Mapping[str, object]) -> Optional[str]:
+        """What the release is by digest, where this host runs it."""
+        slot = facts.get("slot") or facts.get("to")
+        known = None
+        with contextlib.suppress(SlipwayError):
+            known = self.slot(slot) if isinstance(slot, str) else None
+        return known.artifact if known is not None and known.release == facts.get("release") else None
 
     def log(self, event: str, **facts: object) -> None:
         """To the system log only."""
@@ -171,6 +189,17 @@ class Records:
         told = {"event": event, "txn": txn, "began": began}
         if not any(told.items() <= entry.items() for entry in self.history()):
             self.remember(event, txn=txn, began=began, **facts)
+
+
+def _entries(lines: Sequence[str]) -> list[dict[str, object]]:
+    """The readable ones of `lines`."""
+    found: list[dict[str, object]] = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                found.append(entry)
+    return found
 
 
 def _text(value: object) -> Optional[str]:

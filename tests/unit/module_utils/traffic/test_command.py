@@ -60,8 +60,8 @@ def test_confirm_rollback_history(world: World, capsys: pytest.CaptureFixture[st
     assert "no slot before it is known" in captured.err
     assert run(world, "history", "shop") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines] == ["adopted", "confirmed", "rolled_back"]
-    assert "reason=orders fail" in lines[-1]
+    assert [line.split()[2] for line in lines[1:]] == ["adopted", "confirmed", "rolled_back"]
+    assert "orders fail" in lines[-1]
 
 
 def test_rollback_tells_beforehand_and_settle_marks_what_came_of_it(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,6 +111,9 @@ class FakeMachine(Machine):
     def start_time(self, pid: int) -> Optional[str]:
         return self.processes.get(pid)
 
+    def controller(self) -> Optional[str]:
+        return "10.0.0.9"
+
     def pid(self) -> int:
         return 100
 
