@@ -9,9 +9,9 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Optional
+from typing import Any, BinaryIO, Optional
 
 from .samples import Sample
 
@@ -44,6 +44,21 @@ class Position:
 
     current: Place = Place()
     former: Optional[Place] = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data, for a journal."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Position:
+        """What `as_dict` gave; raises ValueError for something else."""
+        try:
+            current, former = (
+                {name: int(value) for name, value in part.items()} for part in (data["current"], data["former"] or {})
+            )
+            return cls(Place(**current), Place(**former) if former else None)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{data!r} is no position of a log") from error
 
 
 _File = tuple[Path, Place]

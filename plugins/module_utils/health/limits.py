@@ -45,7 +45,11 @@ class Limits:
     on_inconclusive: str = "hold"
 
     def problem(self) -> Optional[tuple[str, str]]:
-        """The key that does not fit the others and what it must be, if there is one."""
+        """The key that is out of bounds or does not fit the others, and what it must be, if there is one."""
+        for name, (low, high) in {**DECIMALS, **COUNTS}.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                return name, f"from {low:g} to {high:g}"
         if self.usual_error_percent >= self.error_percent:
             return "usual_error_percent", f"less than error_percent, which is {self.error_percent:g}"
         return None

@@ -14,6 +14,8 @@ from typing import Any, Optional
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.health.access_log import AccessLog, Position
 from ansible_collections.slipway.server.plugins.module_utils.health.samples import Bucket, Sample, series, tally
+from ansible_collections.slipway.server.plugins.module_utils.health.watch import watch
+from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -380,6 +382,38 @@ def test_speed(log: Log) -> None:
     found, _at = log.reader.read(Position())
     assert time.process_time() - begun < 2
     assert len(found) == 100_000
+
+
+def test_positions_survive_a_journal(log: Log) -> None:
+    log.write(3)
+    log.rotate()
+    log.write(1)
+    for position in (Position(), log.reader.position()):
+        assert Position.of(json.loads(json.dumps(position.as_dict()))) == position
+    for wrong in ({}, {"current": 1, "former": None}, {"current": {"inode": "x"}, "former": None}):
+        with pytest.raises(ValueError, match="is no position of a log"):
+            Position.of(wrong)
+
+
+def test_watch_ends_in_time_or_when_there_is_enough(log: Log) -> None:
+    class Busy(Clock):
+        """Each second of waiting brings two requests."""
+
+        seconds = 0.0
+
+        def monotonic(self) -> float:
+            return self.seconds
+
+        def sleep(self, seconds: float) -> None:
+            self.seconds += seconds
+            log.write(2)
+
+    log.write(5)
+    start = log.reader.position()
+    figures, position = watch(log.reader, start, 3.5, Busy(), lambda now: False)
+    assert (figures["green"].requests, position) == (8, log.reader.position())
+    figures, _position = watch(log.reader, position, 60, Busy(), lambda now: "green" in now and now["green"].requests >= 6)
+    assert figures["green"].requests == 6
 
 
 def test_figures_and_series() -> None:
