@@ -51,6 +51,10 @@ bench-site: $(VENV)/.made ## First converge and no-op on 1, 2, 4, 8 hosts beside
 bench-cutover: $(VENV)/.made ## Flag, reload, stop-then-start and HAProxy under the same load
 	@python -m tests.bench.cutover $(ARGS)
 
+.PHONY: bench-verdict
+bench-verdict: $(VENV)/.made ## How often verdicts on live traffic are wrong, by simulation
+	@python -m tests.bench.verdict $(ARGS)
+
 .PHONY: docs
 docs: $(VENV)/.made ## Write the variable tables of the roles' README files
 	@python -m tests.docs

@@ -88,7 +88,7 @@ SCENARIOS = (
     Scenario("good: another mix of endpoints than the control", Traffic(mix=OTHER_MIX), looks=10, alone=4),
     Scenario("good: slow by nature, mean above 500 ms", Traffic(mix=REPORTS), Traffic(mix=REPORTS), looks=10),
     Scenario("10 % errors, n = 100", Traffic(100, 0.1), Traffic(100)),
-    Scenario("10 % errors, n = 200", Traffic(200, 0.1), Traffic(200)),
+    Scenario("10 % errors, n = 200, one look", Traffic(200, 0.1), Traffic(200)),
     Scenario("10 % errors, n = 200, no control", Traffic(200, 0.1), Traffic(0)),
     Scenario("10 % errors, n = 200, control busy", Traffic(200, 0.1), Traffic(3800)),
     Scenario("10 % errors, n = 200, a second look at another 200", Traffic(200, 0.1), Traffic(200), looks=2),
