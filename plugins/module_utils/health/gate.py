@@ -150,11 +150,12 @@ def run(
     clock: Clock,
     died: Callable[[], Optional[str]] = lambda: None,
     warmup: Sequence[Probe] = (),
+    told: Callable[[str], None] = lambda _line: None,
 ) -> GateReport:
     """Look until the verdict is there, at most as long as `rules` allow and the last round takes.
 
     `died` says what happened to the process, or None while it lives: a death ends the gate at once. After the first good
-    round each of `warmup` is looked at once, whatever comes of it, and the counting begins.
+    round each of `warmup` is looked at once, whatever comes of it, and the counting begins. `told` hears one line a round.
     """
     state = GateState(clock.monotonic())
     attempts: list[Attempt] = []
@@ -170,6 +171,7 @@ def run(
         well = all(result.ok for result in results)
         death = died() or next((f"{probe.name} {look.detail}" for probe, look in zip(probes, results) if look.final), None)
         state, verdict = step(rules, state, well and death is None, now)
+        told(death or _line(rules, state, probes, results))
         if warmed is None and well and death is None:
             warmed = _warm(warmup, state, rules, clock)
             latencies.clear()
@@ -215,6 +217,11 @@ def _pause(until: float, clock: Clock, died: Callable[[], Optional[str]]) -> Opt
         death = died()
         if death is not None:
             return death
+
+
+def _line(rules: GateRules, state: GateState, probes: Sequence[Probe], results: Sequence[ProbeResult]) -> str:
+    bad = next((f"{probe.name}: {result.detail}" for probe, result in zip(probes, results) if not result.ok), None)
+    return bad or f"well {state.consecutive} times in a row, {rules.successes} needed over {rules.min_healthy:g} s"
 
 
 def _reason(rules: GateRules, verdict: Verdict, attempts: Sequence[Attempt]) -> str:

@@ -40,7 +40,12 @@ def app_host(
         "slots": {slot: _slot(app, slot, host, inventory, reached[slot]) for slot in app.slot_order()},
         "runtime": _runtime(app, backend) if backend else None,
         "gate": gate(app, app.health),
-        "canary": {"steps": list(app.canary.steps), "dwell": app.canary.dwell, "patience": app.canary.patience},
+        "canary": {
+            "steps": list(app.canary.steps),
+            "dwell": app.canary.dwell,
+            "patience": app.canary.patience,
+            "synthetic": list(app.canary.synthetic),
+        },
         "failover": app.failover,
         "verdict": asdict(app.verdict),
         "bake": app.bake,

@@ -176,11 +176,15 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Canary:
-    """Traffic in steps: percent of each, seconds that one lasts at least and at most, which requests stay together."""
+    """Traffic in steps: percent of each, seconds that one lasts at least and at most, which requests stay together.
+
+    `synthetic`: paths that may be asked for when there is too little traffic to judge.
+    """
 
     steps: tuple[int, ...] = ()
     dwell: int = 30
     patience: int = 120
+    synthetic: tuple[str, ...] = ()
     by: str = "cookie"
     cookie: str = "slipway"
 

@@ -54,7 +54,7 @@ BACKEND_KEYS = (
     "stop_timeout",
 )
 CUTOVER_KEYS = ("canary", "failover", "verdict", "bake", "standby", "confirm_deadline", "drain")
-CANARY_KEYS = ("steps", "dwell", "patience", "by", "cookie")
+CANARY_KEYS = ("steps", "dwell", "patience", "synthetic", "by", "cookie")
 DATABASE_KEYS = ("name", "user", "password", "pooled", "host", "prepared_statements", "statement_timeout", "lock_timeout")
 MOVED = {"image": "releases.<name>.image", "archive": "releases.<name>.archive", "ports": "port"}
 OWN_KEYS = {"WEB_CONCURRENCY": "processes", "RAILS_MAX_THREADS": "threads"}
@@ -157,6 +157,7 @@ def _canary(read: Reader, raw: Any, key: str) -> Canary:
         tuple(found),
         dwell,
         patience,
+        read.words(data, "synthetic", key, shape.URL_PATH, "a path that only reads, such as /"),
         read.choice(data, "by", key, ("cookie", "address", "request"), "cookie"),
         read.text(data, "cookie", key, shape.ENV_NAME, "a cookie's name of letters, digits and _", "slipway"),
     )

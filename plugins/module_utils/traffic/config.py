@@ -73,11 +73,15 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Canary:
-    """Steps in percent of the traffic; seconds that each lasts at least, and at most while there is no verdict."""
+    """Steps in percent of the traffic; seconds that each lasts at least, and at most while there is no verdict.
+
+    `synthetic`: paths that may be asked for when there is too little traffic to judge.
+    """
 
     steps: tuple[int, ...] = ()
     dwell: float = 30.0
     patience: float = 120.0
+    synthetic: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,7 +254,8 @@ def _canary(read: Reader) -> Canary:
     if sorted(set(steps)) != steps:
         raise read.fail("steps", f"a rising list of multiples of {SHARE} below 100")
     dwell = read.seconds("dwell", 30)
-    return Canary(tuple(steps), dwell, read.seconds("patience", max(120.0, dwell), dwell))
+    paths = read.texts("synthetic") if read.has("synthetic") else ()
+    return Canary(tuple(steps), dwell, read.seconds("patience", max(120.0, dwell), dwell), paths)
 
 
 def _slot(read: Reader, name: str, gate: Gate) -> Slot:

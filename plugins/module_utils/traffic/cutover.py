@@ -11,7 +11,7 @@ from ..guard.deadman import ArmingFailed
 from ..health import gate as gates
 from ..health.gate import GateReport
 from ..health.process import Watcher
-from . import moves, recovery, slots
+from . import course, moves, recovery, slots
 from .config import App
 from .errors import Busy, SlipwayError
 from .host import Host
@@ -137,8 +137,9 @@ class Cutover:
                 return self._same(request, write=True)
             self._refuse_bad(request)
             tx = self._begin(request)
+            jury = host.jury(app, tx.source, tx.target)
             report = self._gate(tx)
-            return self._move(tx, report)
+            return self._move(tx, jury, report)
 
     def confirm(self, txn: Optional[str] = None, owner: str = "slipway") -> dict[str, object]:
         """Make the switch that waits final; raises SlipwayError when there is none or nginx does not bear it out."""
@@ -274,7 +275,8 @@ class Cutover:
         tx = moves.current(host, app, txn)
         host.progress(app, txn).prune()
         text = f"{request.release or 'what runs there'} in {tx.target} takes over from {tx.source}, asked for by {tx.owner}"
-        self._tell(tx, "PLANNED", text, source=tx.source, target=tx.target, release=tx.release, share=0)
+        facts = {"txn": txn, "app": app.name, "source": tx.source, "target": tx.target, "release": tx.release, "owner": tx.owner}
+        self._tell(tx, "PLANNED", text, share=0, log=course.begin(host, app), **facts)
         return tx
 
     def _tell(self, tx: Transaction, state: str, text: str, **facts: object) -> None:
@@ -286,7 +288,13 @@ class Cutover:
 
     def _gate(self, tx: Transaction) -> GateReport:
         slot = self.app.slot(tx.target)
-        report = gates.run(self.host.sensors.members(slot, tx.release), slot.gate.rules, self.host.clock)
+        progress = self.host.progress(self.app, tx.txn)
+        report = gates.run(
+            self.host.sensors.members(slot, tx.release),
+            slot.gate.rules,
+            self.host.clock,
+            told=lambda line: progress.say("STAGED", f"gate of {tx.target}: {line}"),
+        )
         if not report.healthy:
             moves.end(self.host, self.app, tx, "aborted", report.reason)
             answers = "\n  ".join(report.lines())
@@ -299,7 +307,7 @@ class Cutover:
         self._tell(tx, "HEALTHY", f"{tx.target} passed the gate: {report.reason}", gate=report.as_dict())
         return report
 
-    def _move(self, tx: Transaction, report: GateReport) -> dict[str, object]:
+    def _move(self, tx: Transaction, jury: Jury, report: GateReport) -> dict[str, object]:
         """From the gate to the moved flag, step by step when the application wants that."""
         app = self.app
         self._mine(tx, 0)
@@ -307,7 +315,6 @@ class Cutover:
         steps = app.canary.steps if tx.rollback_allowed else ()
         if tx.rollback_allowed:
             self._arm(tx)
-        jury = self.host.jury(app, tx.source, tx.target)
         try:
             for number, percent in enumerate(steps, start=1):
                 title = f"canary {number}/{len(steps)} at {percent} %"

@@ -109,7 +109,8 @@ class Detached:
         dead = False
         while True:
             outcome = self.host.disk.document(progress.outcome)
-            lines, following = progress.lines(offset)
+            found, following = progress.lines(offset)
+            lines = [line for line in found if line.get("text")]
             if outcome is not None:
                 facts = outcome.get("facts")
                 known = dict(facts) if isinstance(facts, dict) else {}

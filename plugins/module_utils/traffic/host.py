@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable
+from typing import TYPE_CHECKING
 
 from ..guard.deadman import Timer
 from ..host.clock import Clock
@@ -14,13 +14,15 @@ from .config import App
 from .disk import Disk
 from .flags import Flags
 from .journal import Journal
-from .jury import Jury, Silent
 from .layout import COMMAND, Layout
 from .lease import Leases, Lock
 from .machine import Machine
 from .progress import Progress
 from .records import Records
 from .sensors import Sensors
+
+if TYPE_CHECKING:
+    from .jury import Jury
 
 
 @dataclass
@@ -34,7 +36,6 @@ class Host:
     machine: Machine = field(default_factory=Machine)
     sensors: Sensors = field(default_factory=Sensors)
     is_deadman: bool = False
-    jurors: Callable[[], Jury] = Silent
 
     def app(self, name: str) -> App:
         """The application of that name; raises SlipwayError."""
@@ -66,7 +67,12 @@ class Host:
 
     def jury(self, app: App, source: str, target: str) -> Jury:
         """Who judges the requests of a cutover."""
-        return self.jurors()
+        from ..health.access_log import AccessLog
+        from .jury import LogJury, asking
+
+        log = AccessLog(self.layout.access_log(app.name), app.members())
+        ask = asking(self.sensors.reading(app.slot(target), app.canary.synthetic), target, self.clock)
+        return LogJury(log, app.verdict, (source, target), len(app.canary.steps), ask)
 
     def progress(self, app: App, txn: str) -> Progress:
         """What the transaction `txn` tells."""

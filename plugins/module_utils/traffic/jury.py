@@ -3,8 +3,39 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Callable, Optional, Protocol
+
+from ..health.access_log import AccessLog
+from ..health.http import HttpProbe
+from ..health.limits import Limits
+from ..health.samples import Figures, Sample, tally
+from ..health.verdict import FAIL, PASS, Verdict, judge
+from ..host.clock import Clock
+
+LOOKS_A_STEP = 3
+"""A step is judged at most this often: when it has enough requests, when it may end, and when it must."""
+ROUND = 10
+"""Synthetic requests in one round, so that it ends in time to look at the health of the slot, too."""
+LEAST_CONTROL = 30
+"""Requests of the former slot in a step, below which those before the step are compared with."""
+
+
+def asking(probes: Sequence[HttpProbe], slot: str, clock: Clock) -> Callable[[int], Sequence[Sample]]:
+    """Asks `probes` of `slot` in turn, at most ROUND at a time; nothing without probes."""
+    turn = itertools.cycle(probes)
+
+    def ask(wanted: int) -> Sequence[Sample]:
+        found = []
+        for _number in range(min(wanted, ROUND) if probes else 0):
+            probe = next(turn)
+            status = probe.look().status or 500
+            found.append(Sample(clock.now(), slot, probe.target.path, status >= 500, None, synthetic=True))
+        return found
+
+    return ask
 
 
 @dataclass(frozen=True)
@@ -19,20 +50,6 @@ class Ruling:
     figures: dict[str, object] = field(default_factory=dict)
 
 
-@dataclass
-class Silent:
-    """Rules nothing: the step ends when it may."""
-
-    verdicts: list[dict[str, object]] = field(default_factory=list)
-
-    def open(self, share: int) -> None:
-        """Nothing to do."""
-
-    def hear(self, due: bool, last: bool) -> Ruling:
-        """Done when due."""
-        return Ruling(done=due)
-
-
 class Jury(Protocol):
     """Hears and rules."""
 
@@ -45,3 +62,94 @@ class Jury(Protocol):
     def hear(self, due: bool, last: bool) -> Ruling:
         """The ruling now; `due` when the step may end, `last` when it must."""
         ...
+
+
+class LogJury:
+    """Judges the requests in the access log. `ask` makes up to so many requests to the candidate, for want of traffic.
+
+    While all traffic is the candidate's, nothing stands beside it: then it is compared with what came before, and too few
+    requests are no reason to go back, since the health checks are watched, too.
+    """
+
+    def __init__(
+        self,
+        log: AccessLog,
+        limits: Limits,
+        slots: tuple[str, str],
+        steps: int,
+        ask: Callable[[int], Sequence[Sample]] = lambda _wanted: (),
+    ) -> None:
+        self.log = log
+        self.limits = limits
+        self.source, self.target = slots
+        self.looks = LOOKS_A_STEP * (steps + 1)
+        self.ask = ask
+        self.verdicts: list[dict[str, object]] = []
+        self._position = log.position()
+        self._before = Figures(self.source)
+        self._step: dict[str, Figures] = {}
+        self._share = 0
+        self._judged: set[str] = set()
+
+    def open(self, share: int) -> None:
+        """What was not read yet belongs to the step before."""
+        self._read()
+        self._share = share
+        self._step = {}
+        self._judged = set()
+
+    def hear(self, due: bool, last: bool) -> Ruling:
+        """A ruling of the traffic in this step so far."""
+        self._read()
+        candidate = self._step.setdefault(self.target, Figures(self.target))
+        if due and candidate.requests < self.limits.min_samples:
+            tally(self.ask(self.limits.min_samples - candidate.requests), self._step)
+        reason = self._reason(candidate, due, last)
+        if reason is None:
+            return Ruling()
+        self._judged.add(reason)
+        verdict = self._judge(candidate)
+        figures = {"share": self._share, **verdict.as_dict()}
+        text = self._text(verdict)
+        if verdict.outcome == FAIL:
+            self.verdicts.append(figures)
+            return Ruling(text, True, False, True, True, figures)
+        if due and (verdict.outcome == PASS or (last and (verdict.action == PASS or self._share == 100))):
+            self.verdicts.append(figures)
+            return Ruling(text, True, True, False, False, figures)
+        if last:
+            self.verdicts.append(figures)
+            remedy = "Lower verdict.min_samples, give canary.patience more time, or say verdict.on_inconclusive: pass"
+            return Ruling(f"no verdict: {text}. {remedy}", True, False, True, False, figures)
+        return Ruling(text, True, figures=figures)
+
+    def _reason(self, candidate: Figures, due: bool, last: bool) -> Optional[str]:
+        """Why to look now, if there is any reason that was none before in this step."""
+        enough = candidate.requests >= self.limits.min_samples
+        if candidate.burst >= self.limits.burst and "burst" not in self._judged:
+            return "burst"
+        if last:
+            return "last"
+        if due and "due" not in self._judged:
+            return "due"
+        return "enough" if enough and "enough" not in self._judged else None
+
+    def _judge(self, candidate: Figures) -> Verdict:
+        beside = self._step.get(self.source, Figures(self.source))
+        control = beside if beside.requests >= LEAST_CONTROL else self._before
+        look = min(len(self.verdicts) + 1, self.looks)
+        return judge(candidate, control, self.limits, look, self.looks)
+
+    def _text(self, verdict: Verdict) -> str:
+        control = verdict.control.line() if verdict.control.requests else "nothing to compare with"
+        return f"{verdict.candidate.line()}; {control}: {verdict.outcome}, {'; '.join(verdict.reasons)}"
+
+    def _read(self) -> None:
+        """Take in what nginx wrote meanwhile."""
+        while True:
+            samples, position = self.log.read(self._position)
+            if position == self._position:
+                return
+            self._position = position
+            tally(samples, self._step)
+            tally((sample for sample in samples if sample.slot == self.source), {self.source: self._before})

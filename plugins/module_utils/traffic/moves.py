@@ -120,6 +120,10 @@ def end(host: Host, app: App, tx: Transaction, outcome: str, reason: str, mark_b
     text = f"{tx.release or tx.target}: {outcome}" + (f", {reason}" if reason else "")
     facts = {"share": host.flags(app).share(tx.target), "outcome": outcome}
     tell(host, app, tx, STATES.get(outcome, "FAILED"), text, facts, reason)
+    if tx.kind == "cutover":
+        from . import course
+
+        course.tell(host, app, tx.txn)
     if app.notify is not None:
         from . import hooks, notify
 
@@ -155,6 +159,7 @@ def summary(host: Host, app: App, tx: Transaction) -> dict[str, object]:
 def _course(lines: Sequence[dict[str, object]]) -> dict[str, object]:
     """When each state was reached, in seconds since the first, and the figures of the last verdict."""
     found: dict[str, object] = {}
+    lines = [line for line in lines if line.get("state")]
     begun = next((line["at"] for line in lines), None)
     if isinstance(begun, float):
         reached: dict[str, float] = {}

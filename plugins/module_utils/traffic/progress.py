@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -43,7 +43,6 @@ class Progress:
     directory: Path
     txn: str
     host: str
-    heard: list[dict[str, object]] = field(default_factory=list)
 
     @property
     def path(self) -> Path:
@@ -63,9 +62,12 @@ class Progress:
     def say(self, state: str, text: str, **facts: object) -> None:
         """Add a line: `state` is one of STATES, `text` for people, `facts` for the report."""
         entry: dict[str, object] = {"at": round(self.clock.now(), 3), "host": self.host, "state": state, "text": text, **facts}
-        self.heard.append(entry)
+        self.add(entry)
+
+    def add(self, entry: Mapping[str, object]) -> None:
+        """Add a line that is not for people to follow."""
         with contextlib.suppress(OSError):
-            self.disk.note(self.path, json.dumps(entry, sort_keys=True))
+            self.disk.note(self.path, json.dumps({"host": self.host, **entry}, sort_keys=True))
 
     def lines(self, offset: int = 0) -> tuple[list[dict[str, object]], int]:
         """The lines from number `offset` on, and the number of the next one."""

@@ -24,6 +24,7 @@ from ..host.runner import Runner
 from .config import App, Instance, Slot
 from .gate import Further, Gate
 
+ANY = Expectation(status=tuple(range(200, 600)))
 SLOT_HEADER = "X-Slipway-Slot"
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -136,6 +137,11 @@ class Sensors:
         targets = [_target(slot.gate, f"{instance.address}:{instance.port}") for instance in instances]
         probed = [HttpProbe(target, timeout=slot.gate.timeout) for target in targets]
         return [declared.warm(probe, path) for probe in probed for path in slot.gate.warmup]
+
+    def reading(self, slot: Slot, paths: Sequence[str]) -> Sequence[HttpProbe]:
+        """Straight at every member of `slot`, one request for each of `paths`; whatever it answers is well."""
+        targets = [replace(_target(slot.gate, member), path=path) for path in paths for member in slot.members]
+        return [HttpProbe(target, ANY, slot.gate.timeout) for target in targets]
 
     def through_edge(self, app: App, slot: Slot, release: Optional[str], limit: Optional[float] = None) -> Probe:
         """Through nginx of this host on a fresh TLS connection: `slot` must be the one that answers."""

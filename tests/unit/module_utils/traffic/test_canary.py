@@ -34,7 +34,7 @@ def shares(world: World) -> dict[str, int]:
 
 def told(world: World) -> list[str]:
     lines, _offset = world.host.progress(world.app, "t1").lines()
-    return [f"{line['state']} {line.get('share', '')}".strip() for line in lines]
+    return [f"{line['state']} {line.get('share', '')}".strip() for line in lines if line.get("state") not in ("STAGED", None)]
 
 
 def test_step_by_step_then_all(careful: World) -> None:
