@@ -53,6 +53,8 @@ class ActionModule(ActionBase):
 
     def _look(self, given: dict[str, Any], _variables: dict[str, Any]) -> dict[str, Any]:
         """What this host says of the application; nothing when it does not know it."""
+        if not given["app"]:
+            raise SlipwayError("a rollback needs the application: -e app=APP. The playbook status.yml shows them all.")
         rc, said, text = self._ask("status", given["app"])
         if rc == MISSING or (rc == UNKNOWN and said):
             return {"apps": {}}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import time
@@ -18,7 +17,9 @@ from .wire import Link, Place, connect
 
 BODY_LIMIT = 256 * 1024
 REDIRECTS = (301, 302, 303, 307, 308)
-ERRORS = (OSError, http.client.HTTPException, ValueError, Unexpected)
+HEADERS_LIMIT, LINE_LIMIT = 100, 65536
+"""Headers, and bytes of one line."""
+ERRORS = (OSError, ValueError, Unexpected)
 """What `fetch` may raise."""
 
 
@@ -76,8 +77,8 @@ class HttpTarget:
 def fetch(target: HttpTarget, timeout: float, redirects: int = 0) -> Answer:
     """Send one request and read its answer within `timeout` seconds in all, following at most `redirects` redirects.
 
-    Raises OSError when there is no connection or no answer in time, http.client.HTTPException when it is not HTTP,
-    ValueError for what cannot be sent, Unexpected for a redirect that cannot be followed.
+    Raises OSError when there is no connection or no complete answer in time, ValueError for what is not HTTP or cannot be
+    sent, Unexpected for a redirect that cannot be followed.
     """
     until = time.monotonic() + timeout
     answer = _once(target, until)
@@ -94,23 +95,66 @@ def fetch(target: HttpTarget, timeout: float, redirects: int = 0) -> Answer:
 def _once(target: HttpTarget, until: float) -> Answer:
     with connect(target.place, until) as link:
         link.send(target.request())
-        response = receive(link, target.method)
-        body = response.read(BODY_LIMIT + 1)
-        if response.length and len(body) <= BODY_LIMIT:
-            raise http.client.IncompleteRead(body, response.length)
-        return Answer(response.status, headers(response), body[:BODY_LIMIT].decode("utf-8", "replace"), len(body) > BODY_LIMIT)
+        head = receive(link)
+        body = b"" if target.method == "HEAD" else content(link, head, BODY_LIMIT + 1)
+        return Answer(head.status, head.headers, body[:BODY_LIMIT].decode("utf-8", "replace"), len(body) > BODY_LIMIT)
 
 
-def receive(link: Link, method: str = "GET") -> http.client.HTTPResponse:
-    """Status line and headers of an answer."""
-    response = http.client.HTTPResponse(link, method=method)  # type: ignore[arg-type]
-    response.begin()
-    return response
+@dataclass(frozen=True)
+class Head:
+    """Status and headers of an answer, names in lower case; of several with one name the last."""
+
+    status: int
+    headers: Mapping[str, str]
 
 
-def headers(response: http.client.HTTPResponse) -> dict[str, str]:
-    """Headers by name in lower case."""
-    return {name.lower(): value for name, value in response.getheaders()}
+def receive(link: Link) -> Head:
+    """Status line and headers of an answer (RFC 9112, sections 4 and 5); raises OSError, ValueError for what is none.
+
+    http.client would do, but importing it takes longer than all of a rollback but starting Python.
+    """
+    status = 100
+    while status == 100:
+        first = link.line(LINE_LIMIT).decode("latin-1")
+        found = re.fullmatch(r"HTTP/1\.[01] (\d{3})( .*)?", first)
+        if not found:
+            raise ValueError(first)
+        status = int(found[1])
+        headers: dict[str, str] = {}
+        for _number in range(HEADERS_LIMIT + 1):
+            line = link.line(LINE_LIMIT).decode("latin-1")
+            if not line:
+                break
+            name, colon, value = line.partition(":")
+            if not colon or not name or name != name.strip():
+                raise ValueError(f"{line!r} is no header")
+            headers[name.lower()] = value.strip()
+        else:
+            raise ValueError(f"more than {HEADERS_LIMIT} headers")
+    return Head(status, headers)
+
+
+def content(link: Link, head: Head, most: int) -> bytes:
+    """At most `most` bytes of the body that follows `head` (RFC 9112, section 6); raises OSError, ValueError."""
+    if head.status in (204, 304):
+        return b""
+    if head.headers.get("transfer-encoding", "").lower().endswith("chunked"):
+        body = b""
+        while len(body) < most:
+            size = int(link.line(LINE_LIMIT).partition(b";")[0], 16)
+            if size == 0:
+                break
+            piece = min(size, most - len(body))
+            body += link.take(piece)
+            if piece == size:
+                link.line(LINE_LIMIT)
+        return body
+    if "content-length" in head.headers:
+        length = int(head.headers["content-length"])
+        if length < 0:
+            raise ValueError("a negative Content-Length")
+        return link.take(min(length, most))
+    return link.reader.read(most)
 
 
 def _following(target: HttpTarget, answer: Answer) -> HttpTarget:

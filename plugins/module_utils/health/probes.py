@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Connections that are accepted, and the table that makes a probe from its kind."""
+"""Connections that are accepted, and the table that makes a probe from its kind.
+
+Kinds that bring much along are imported when they are made: a rollback, most of whose time is starting Python, needs none.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,9 @@ from typing import Callable, Optional
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from ..host.runner import Runner
-from . import postgresql, redis
-from .command import ExecProbe
 from .http import Expectation, HttpProbe, HttpTarget
 from .model import Probe, ProbeResult, failure, milliseconds
-from .postgresql import PostgresqlProbe
 from .process import ContainerProcess, ProcessProbe, UnitProcess
-from .redis import RedisProbe
 from .websocket import WebSocketProbe
 from .wire import Place, connect
 
@@ -130,6 +129,8 @@ def _unix_http(target: str, options: ProbeOptions) -> Probe:
 
 
 def _exec(_target: str, options: ProbeOptions) -> Probe:
+    from .command import ExecProbe
+
     if not options.command:
         raise BadTarget("there is no command to run: give `command`, a list of words")
     return ExecProbe(options.command, options.exit_status, options.output, options.timeout)
@@ -144,6 +145,8 @@ def _container(target: str, options: ProbeOptions) -> Probe:
 
 
 def _redis(target: str, options: ProbeOptions) -> Probe:
+    from . import redis
+
     example = "redis://127.0.0.1:6379/0, rediss://redis.acme.org or unix:///run/redis/redis.sock"
     url, port = _url(target, ("redis", "rediss", "unix"), example, redis.PORT)
     unix = url.scheme == "unix"
@@ -153,10 +156,12 @@ def _redis(target: str, options: ProbeOptions) -> Probe:
     tls = url.scheme == "rediss"
     address = unquote(url.path) if unix else str(url.hostname)
     place = Place(address, port, unix, tls, url.hostname, options.verify and tls, options.ca)
-    return RedisProbe(place, unquote(url.username or ""), _password(url, options), int(number), options.timeout)
+    return redis.RedisProbe(place, unquote(url.username or ""), _password(url, options), int(number), options.timeout)
 
 
 def _postgresql(target: str, options: ProbeOptions) -> Probe:
+    from . import postgresql
+
     example = "postgresql://user@127.0.0.1:5432/database"
     url, port = _url(target, ("postgresql", "postgres"), example, postgresql.PORT)
     query = {name: values[-1] for name, values in parse_qs(url.query).items()}
@@ -174,7 +179,7 @@ def _postgresql(target: str, options: ProbeOptions) -> Probe:
     else:
         authority = options.ca or query.get("sslrootcert")
         place = Place(str(url.hostname), port, server_name=url.hostname, verify=verify, ca=authority)
-    return PostgresqlProbe(place, unquote(url.username), database, _password(url, options), mode, options.timeout)
+    return postgresql.PostgresqlProbe(place, unquote(url.username), database, _password(url, options), mode, options.timeout)
 
 
 def _password(url: SplitResult, options: ProbeOptions) -> str:

@@ -70,20 +70,13 @@ class _Deadline(io.RawIOBase):
         return self._connection.recv_into(buffer)
 
 
-class _Reader(io.BufferedReader):
-    """The buffered stream, which an HTTP answer that is done with must not close: WebSocket frames follow it."""
-
-    def close(self) -> None:
-        return
-
-
 class Link:
     """A connection until the monotonic time `until`. All its methods may raise OSError."""
 
     def __init__(self, connection: socket.socket, until: float) -> None:
         self._connection = connection
         self._until = until
-        self.reader = _Reader(_Deadline(connection, until))
+        self.reader = io.BufferedReader(_Deadline(connection, until))
 
     def __enter__(self) -> Link:
         return self
@@ -92,10 +85,6 @@ class Link:
         self, _kind: Optional[type[BaseException]], _error: Optional[BaseException], _trace: Optional[TracebackType]
     ) -> None:
         self._connection.close()
-
-    def makefile(self, *_args: object, **_options: object) -> io.BufferedIOBase:
-        """What http.client.HTTPResponse asks of a socket."""
-        return self.reader
 
     def send(self, data: bytes) -> None:
         """Send all of `data`."""
@@ -121,7 +110,7 @@ class Link:
         self._connection.settimeout(remaining(self._until))
         context = _context(place.verify, place.ca)
         self._connection = context.wrap_socket(self._connection, server_hostname=place.server_name or place.address)
-        self.reader = _Reader(_Deadline(self._connection, self._until))
+        self.reader = io.BufferedReader(_Deadline(self._connection, self._until))
 
 
 def connect(place: Place, until: float) -> Link:

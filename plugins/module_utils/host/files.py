@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Optional
 
@@ -32,7 +31,8 @@ def atomic_write(path: Path, text: str, mode: int = 0o644, uid: int = -1, gid: i
 
     `uid` and `gid` of -1 leave the owner that a new file gets. Raises OSError; the old file is then untouched.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    name = path.parent / f".{path.name}.{os.urandom(6).hex()}"
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
             os.fchown(stream.fileno(), uid, gid)

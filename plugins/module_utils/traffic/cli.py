@@ -9,7 +9,6 @@ Exit status: 0 done, or nothing to do; 1 refused or failed; 2 wrong usage or unk
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import os
 import sys
@@ -99,7 +98,11 @@ def _names(options: argparse.Namespace, host: Host) -> list[str]:
 
 
 def _owner() -> str:
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+    if os.environ.get("SUDO_USER"):
+        return os.environ["SUDO_USER"]
+    import getpass
+
+    return getpass.getuser()
 
 
 def _dispatch(options: argparse.Namespace, host: Host) -> int:
@@ -134,7 +137,8 @@ def _status(options: argparse.Namespace, host: Host) -> int:
 
 
 def _rollback(options: argparse.Namespace, host: Host) -> int:
-    request = rollback.Request(options.to, options.reason, None, options.owner or _owner(), options.force, looks=2)
+    # nginx tests the flag for each request: one look through it tells as much as several.
+    request = rollback.Request(options.to, options.reason, None, options.owner or _owner(), options.force, looks=1)
     back = rollback.Rollback(host, host.app(options.app))
     done = back.preview(request) if options.dry_run else back.run(request)
     if done["outcome"] == "planned":

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Optional
 
 from ..health import declared, probes, secrets
-from ..health.command import ExecProbe
 from ..health.http import Expectation, HttpProbe, HttpTarget
 from ..health.model import Probe, ProbeResult
 from ..health.probes import BadTarget, ConnectProbe, ProbeOptions, split_address
@@ -179,6 +178,8 @@ class Sensors:
         if one.kind == "tcp":
             return ConnectProbe(Place(target.address, int(one.target)), timeout)
         if one.kind == "exec":
+            from ..health.command import ExecProbe  # with all that runs processes, which a rollback does not need
+
             return ExecProbe(one.command, one.exit_status, one.output, timeout, environment)
         options = ProbeOptions(timeout=timeout, ca=one.ca, runner=self.runner)
         if one.kind in ("redis", "postgresql"):

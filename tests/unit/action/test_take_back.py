@@ -57,6 +57,11 @@ def test_look(answer: tuple[int, str, str], found: dict[str, Any]) -> None:
     assert plugin.asked == ["/usr/local/sbin/slipway status shop --json"]
 
 
+def test_the_application_is_not_guessed() -> None:
+    with pytest.raises(take_back.SlipwayError, match="-e app=APP"):
+        Plugin()._look({**GIVEN, "app": ""}, {})
+
+
 def test_a_host_that_cannot_tell_is_no_host_without_the_application() -> None:
     with pytest.raises(take_back.SlipwayError, match="a newer slipway"):
         Plugin((1, json.dumps({"failed": True, "message": "a newer slipway"}), ""))._look(GIVEN, {})

@@ -189,6 +189,19 @@ def test_installs_once_and_runs_alone(tmp_path: Path, sources: dict[str, str]) -
     assert not systemd.enabled
 
 
+def test_a_rollback_waits_for_no_module_that_it_does_not_need(sources: dict[str, str], tmp_path: Path) -> None:
+    for item in install.files(sources):
+        path = tmp_path / item.path.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(item.text, encoding="utf-8")
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'usr/lib/slipway')!r}); import slipway.traffic.cli; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-IS", "-c", script], capture_output=True, text=True, check=True)
+    heavy = {"http.client", "email.parser", "subprocess", "tempfile", "hashlib", "logging", "slipway.traffic.slots"}
+    assert set(done.stdout.split()) & heavy == set()
+
+
 def test_launcher_is_what_systemd_calls() -> None:
     files: dict[str, Any] = {item.path: item for item in install.files({})}
     assert files["/usr/local/sbin/slipway"].mode == 0o755
