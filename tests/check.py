@@ -6,9 +6,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+
+from tests import lint
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON_CODE = ["plugins", "tests"]
@@ -24,11 +29,18 @@ CHECKS = {
 }
 
 
-def run(name: str) -> tuple[bool, str]:
+def run(environment: Mapping[str, str], name: str) -> tuple[bool, str]:
     """Run one check; success and its last output line are returned, the whole output is printed on failure."""
     start = time.monotonic()
     done = subprocess.run(
-        CHECKS[name], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        CHECKS[name],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     seconds = time.monotonic() - start
     print(f"{'ok    ' if done.returncode == 0 else 'FAILED'} {name:20} {seconds:5.1f} s", flush=True)
@@ -40,8 +52,9 @@ def run(name: str) -> tuple[bool, str]:
 
 def main() -> int:
     """Run all checks, as many at once as there are cores; 1 when one fails."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
-        results = dict(zip(CHECKS, pool.map(run, CHECKS)))
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
+        environment = lint.environment(Path(directory), os.environ)
+        results = dict(zip(CHECKS, pool.map(partial(run, environment), CHECKS)))
     failed = [name for name, (ok, _last) in results.items() if not ok]
     print(f"unit tests: {results['unit tests'][1]}")
     print(f"{len(results) - len(failed)} passed, {len(failed)} failed" + (f": {', '.join(failed)}" if failed else ""))
