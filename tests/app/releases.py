@@ -24,6 +24,10 @@ STANDARD: Mapping[str, Mapping[str, str]] = {
     "bad-lying": {"FAULT_HEALTH": "lying"},
     "bad-crash": {"CRASH_AFTER": "5"},
     "bad-boot": {"FAULT_BOOT": "exit"},
+    "expand": {"MIGRATION": "expand:one"},
+    "expand-slow": {"MIGRATION": "expand:two", "FAULT_MIGRATION": "slow:6"},
+    "expand-fail": {"MIGRATION": "expand:three", "FAULT_MIGRATION": "fail"},
+    "contract": {"MIGRATION": "contract:one"},
 }
 """The releases of the tests, with the faults baked into them."""
 
