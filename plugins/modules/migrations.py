@@ -12,12 +12,13 @@ short_description: Ask a release which changes of the database it needs, and app
 version_added: 0.1.0
 description:
   - Runs on the one host that the application's description names. The candidate in O(slot) must run there already.
-  - Its C(check) is run in the candidate's own image or directory, as its user and with its environment. It says by exit status
-    whether nothing (0), only additions (10, expand) or something that the release before cannot live with (20, contract) is pending.
+  - Its C(check) is run in the candidate's own image or directory, as its user and with its environment.
+    It says by exit status what is pending - nothing (0), only additions (10, expand), or what the release before cannot live with
+    (20, contract).
   - A contract needs a backup that is younger than the description demands, or it is refused. From then on RV(rollback_allowed) is
     false, and nothing may take traffic back by itself.
-  - C(apply) runs in a transient unit, which a killed module or a lost connection does not stop. The next run, of the same transaction or
-    of another one, waits for it and looks how it ended, instead of running it twice.
+  - C(apply) runs in a transient unit, which a killed module or a lost connection does not stop. The next run, of the same
+    transaction or of another one, waits for it and looks how it ended, instead of running it twice.
 author: slipway.server contributors
 options:
   app:
@@ -77,8 +78,8 @@ pending:
   returned: success
 migrations:
   description:
-    - V(none), V(expand) or V(contract), for the transaction that moves traffic. It is V(contract) also when nothing is pending any more,
-      but what serves now was started before the last contract.
+    - V(none), V(expand) or V(contract), for the transaction that moves traffic. It is V(contract) also when nothing is pending
+      any more, but what serves now was started before the last contract.
   type: str
   returned: when the candidate was asked
 rollback_allowed:

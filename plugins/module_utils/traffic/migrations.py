@@ -21,7 +21,7 @@ import re
 import shlex
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Optional
 
 from ..health import secrets
@@ -32,6 +32,7 @@ from .docker import ContainerPlace
 from .drivers import Artifact, Once
 from .errors import SlipwayError
 from .host import Host
+from .records import stamp
 from .slots import Slots
 from .units import UnitPlace
 
@@ -129,7 +130,7 @@ class Migrator:
             }
         kind = self._check(request)
         backup = self._proof(request) if kind == CONTRACT else None
-        return self._result(request, kind, changed=kind != NONE, applied=False, backup=backup)
+        return self._result(request, kind, changed=kind != NONE, applied=False, backup=backup.id if backup else None)
 
     def apply(self, request: Request) -> dict[str, object]:
         """Apply what is pending, or see how an interrupted run ended; raises SlipwayError with what to do."""
@@ -138,16 +139,17 @@ class Migrator:
             earlier = self._last()
             if earlier is not None and earlier.ended is None:
                 earlier = self._wait(earlier)
+                said, why = self._settle(request, earlier)
                 if earlier.txn == request.txn and earlier.ended != UNKNOWN:
-                    return self._judge(request, earlier, attached=True)
-                told = {"txn": earlier.txn, "release": earlier.release, "kind": earlier.kind, "backup": earlier.backup}
-                self.records.remember("migration_found", **told, outcome=earlier.ended, owner=request.owner)
+                    return self._judge(request, earlier, said, why, attached=True)
+            elif earlier is not None:
                 self._clear(earlier.unit)
             kind = self._check(request)
             if kind == NONE:
                 return self._result(request, kind, changed=False, applied=False)
             backup = self._proof(request) if kind == CONTRACT else None
-            return self._judge(request, self._wait(self._start(request, kind, backup)), attached=False)
+            run = self._wait(self._start(request, kind, backup))
+            return self._judge(request, run, *self._settle(request, run), attached=False)
 
     def _check(self, request: Request) -> str:
         command, name = shlex.split(self.rules.check), f"slipway-{self.app.name}-check-{uuid.uuid4().hex[:8]}"
@@ -217,8 +219,8 @@ class Migrator:
             timeout=60,
         )
         if not started.ok:
-            ended = self._ended(found, "not started")
-            raise SlipwayError(f"{self.app.host} could not start {ended.unit}: {started.text()}. Nothing was changed.")
+            self._save(replace(found, ended="not started"))
+            raise SlipwayError(f"{self.app.host} could not start {unit}: {started.text()}. Nothing was changed.")
         return found
 
     def _wait(self, run: Run) -> Run:
@@ -228,7 +230,7 @@ class Migrator:
         while True:
             shown = self._show(run.unit)
             if shown.get("LoadState") == "not-found":
-                return self._ended(run, UNKNOWN)
+                return replace(run, ended=UNKNOWN)
             if shown.get("ActiveState") in ("failed", "inactive") or shown.get("SubState") == "exited":
                 break
             if self.host.clock.monotonic() > until:
@@ -239,45 +241,54 @@ class Migrator:
             self.host.clock.sleep(POLL)
         result = shown.get("Result", UNKNOWN)
         word = result if result != "exit-code" else f"exit status {shown.get('ExecMainStatus', '?')}"
-        return self._ended(run, word)
+        return replace(run, ended=word)
 
     def _show(self, unit: str) -> dict[str, str]:
         names = "LoadState,ActiveState,SubState,Result,ExecMainStatus"
         out = self.host.runner.run(["systemctl", "show", f"--property={names}", unit], timeout=15).out
         return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
 
-    def _judge(self, request: Request, run: Run, attached: bool) -> dict[str, object]:
-        """The result of an end that was seen; raises SlipwayError for a bad one."""
+    def _settle(self, request: Request, run: Run) -> tuple[list[str], Optional[str]]:
+        """Remember the end of `run`, its last lines and why it is a bad one; the record last, so that a crash repeats it all."""
         lines = UnitProcess(self.host.runner, run.unit).logs()
         said = [secrets.mask(line, self._hidden())[: transient.WIDTH] for line in lines]
-        self._clear(run.unit)
-        seconds = round(self.host.clock.now() - run.at, 1)
-        told = {"txn": run.txn, "release": run.release, "kind": run.kind, "backup": run.backup, "seconds": seconds}
         why = None if run.ended == SUCCESS else run.ended
-        if why is None and self._check(request) != NONE:
+        if run.ended == UNKNOWN:
+            why = "whether it ran is unknown: it was killed before it started it, or the host was restarted"
+        if why is None and run.txn == request.txn and self._check(request) != NONE:
             why = "it ended well, but the check still finds migrations pending"
+        told = {"release": run.release, "kind": run.kind, "backup": run.backup, "unit": run.unit, "owner": request.owner}
+        outcome = {"rollback_allowed": run.kind != CONTRACT} if why is None else {"reason": why}
+        event = "migrated" if why is None else "migration_unknown" if run.ended == UNKNOWN else "migration_failed"
+        self.records.remember_once(event, run.txn, stamp(run.at), **told, seconds=self._seconds(run), **outcome)
+        self._save(run)
+        self._clear(run.unit)
+        return said, why
+
+    def _judge(self, request: Request, run: Run, said: list[str], why: Optional[str], attached: bool) -> dict[str, object]:
+        """The result of a `run` that ended; raises SlipwayError for a bad end."""
         if why is not None:
-            self.records.remember("migration_failed", **told, reason=why, owner=request.owner)
             hint = " A lock that the old release holds is not waited for longer than lock_timeout." if self.rules.direct else ""
             raise SlipwayError(
-                f"migrations of {run.release} (`{self.rules.apply}`, {run.kind}) failed on {self.app.host} after {seconds:g} s: "
-                f"{why}. Traffic was not touched.{hint} Correct them and deploy again.{_said(said)}",
+                f"migrations of {run.release} (`{self.rules.apply}`, {run.kind}) failed on {self.app.host} after "
+                f"{self._seconds(run):g} s: {why}. Traffic was not touched.{hint} Correct them and deploy again.{_said(said)}",
                 {"pending": run.kind, "reason": why, "logs": {run.unit: said}},
             )
-        self.records.remember("migrated", **told, rollback_allowed=run.kind != CONTRACT, owner=request.owner)
-        proved = Proof(run.backup, run.at) if run.backup else None
-        result = self._result(request, run.kind, changed=True, applied=True, backup=proved)
-        return {**result, "seconds": seconds, "attached": attached, "unit": run.unit, "output": said}
+        result = self._result(request, run.kind, changed=True, applied=True, backup=run.backup)
+        return {**result, "seconds": self._seconds(run), "attached": attached, "unit": run.unit, "output": said}
+
+    def _seconds(self, run: Run) -> float:
+        return round(self.host.clock.now() - run.at, 1)
 
     def _result(
-        self, request: Request, kind: str, changed: bool, applied: bool, backup: Optional[Proof] = None
+        self, request: Request, kind: str, changed: bool, applied: bool, backup: Optional[str] = None
     ) -> dict[str, object]:
         bound = kind if kind == CONTRACT else CONTRACT if self._outlived(request) else kind
         return {
             "changed": changed,
             "pending": kind,
             "applied": applied,
-            "backup": backup.id if backup else None,
+            "backup": backup,
             **facts(bound),
         }
 
@@ -308,11 +319,6 @@ class Migrator:
             return None
         known: dict[str, Any] = {name: last.get(name) for name in Run.__dataclass_fields__}
         return Run(**known)
-
-    def _ended(self, run: Run, how: str) -> Run:
-        found = Run(**{**asdict(run), "ended": how})
-        self._save(found)
-        return found
 
     def _save(self, run: Run) -> None:
         kept: Mapping[str, object] = self._document()

@@ -236,7 +236,7 @@ class ExternalDriver:
 
 def _lines(text: str) -> list[str]:
     """Lines of a unit with its drop-ins, those that go on behind a backslash joined."""
-    return [line.strip() for line in re.sub(r"\\\n\s*", " ", text).splitlines()]
+    return [line.strip() for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines()]
 
 
 def _link(path: Path, target: str) -> None:

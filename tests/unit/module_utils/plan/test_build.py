@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.slipway.server.plugins.module_utils.plan import env
 from ansible_collections.slipway.server.plugins.module_utils.plan.demands import demands
 from ansible_collections.slipway.server.plugins.module_utils.plan.firewall import docker_network
 from ansible_collections.slipway.server.plugins.module_utils.plan.parse import OVERRIDES, parse
@@ -83,6 +84,50 @@ def test_an_app_without_pooler_reaches_postgresql_itself() -> None:
         "127.0.0.1/32",
     ]
     assert hosts["web1"]["app_apps"]["spotik"]["environment"]["database"]["port"] == 5432
+
+
+TOKEN = "https://hooks.example/T0/a-token-of-some-length"
+CHANGE: dict[str, Any] = {
+    "migrations": {"check": "rake pending", "apply": "rake migrate"},
+    "hooks": {"switched": [{"command": "smoke", "timeout": 9}], "confirmed": [{"command": "tell", "user": "deploy"}]},
+    "notify": {"url": TOKEN},
+}
+
+
+def test_migrations_go_past_the_pooler_from_one_host() -> None:
+    hosts = planned(fleet({**spotik(), **CHANGE})).hosts
+    assert hosts["db1"]["postgresql_listen"] == ["localhost", "10.87.0.13"]
+    assert rule(5432, "10.87.0.11") in without_comment(hosts["db1"]["ufw_rules"])
+    addresses = [entry.get("address") for entry in hosts["db1"]["postgresql_hba"]]
+    assert addresses == [None, "10.87.0.11/32", "127.0.0.1/32"]
+    found = hosts["web1"]["app_apps"]["spotik"]["migrations"]
+    assert found["host"] == "web1"
+    assert found["database"] == {"name": "spotik_production", "user": "spotik", "host": "10.87.0.13", "port": 5432}
+    assert found["backup"] == {"max_age": 3600, "file": "/var/lib/slipway/backups/spotik_production.json", "host": "db1"}
+
+
+def test_what_belongs_to_a_change_reaches_the_host_command() -> None:
+    app = {**spotik(), **CHANGE}
+    found = planned(fleet(app)).hosts["web1"]["app_apps"]["spotik"]
+    read = config.parse(json.dumps(found), "spotik.json")
+    assert read.hooks["switched"] == (config.Hook("smoke", "abort", 9.0, "root"),)
+    assert read.hooks["confirmed"] == (config.Hook("tell", "warn", 60.0, "deploy"),)
+    assert read.notify == config.Notify(None, "/etc/slipway/env/spotik.notify", 5.0)
+    assert read.migrations is not None
+    assert (read.migrations.check, read.migrations.direct) == ("rake pending", True)
+    assert TOKEN not in json.dumps(found)
+    files = env.files(app, found)
+    assert files["/etc/slipway/env/spotik.notify"] == TOKEN + "\n"
+    assert files["/etc/slipway/env/spotik.migrations.env"].startswith(
+        f"DATABASE_URL=postgresql://spotik:{PASSWORD}@10.87.0.13:5432/"
+    )
+    assert list(files) == env.paths(found)
+
+
+def test_the_secrets_of_a_change_lie_only_where_they_are_used() -> None:
+    app = {**spotik(), **CHANGE}
+    found = planned(fleet(app)).hosts["web2"]["app_apps"]["spotik"]
+    assert env.paths(found) == ["/etc/slipway/env/spotik.systemd.env"]
 
 
 def test_declared_hba_opens_the_database() -> None:
