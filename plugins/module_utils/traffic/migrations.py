@@ -240,7 +240,9 @@ class Migrator:
                 )
             self.host.clock.sleep(POLL)
         result = shown.get("Result", UNKNOWN)
-        word = result if result != "exit-code" else f"exit status {shown.get('ExecMainStatus', '?')}"
+        words = {"exit-code": f"exit status {shown.get('ExecMainStatus', '?')}"}
+        words["timeout"] = f"they had not ended after {self.rules.timeout:g} s and were killed"
+        word = words.get(result, result)
         return replace(run, ended=word)
 
     def _show(self, unit: str) -> dict[str, str]:
@@ -268,7 +270,8 @@ class Migrator:
     def _judge(self, request: Request, run: Run, said: list[str], why: Optional[str], attached: bool) -> dict[str, object]:
         """The result of a `run` that ended; raises SlipwayError for a bad end."""
         if why is not None:
-            hint = " A lock that the old release holds is not waited for longer than lock_timeout." if self.rules.direct else ""
+            waited = any("lock timeout" in line for line in said)
+            hint = f" It may wait {self.rules.lock_timeout:g} s for a lock, so that it stops no query." if waited else ""
             raise SlipwayError(
                 f"migrations of {run.release} (`{self.rules.apply}`, {run.kind}) failed on {self.app.host} after "
                 f"{self._seconds(run):g} s: {why}. Traffic was not touched.{hint} Correct them and deploy again.{_said(said)}",

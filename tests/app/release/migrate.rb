@@ -8,7 +8,7 @@ require_relative 'lib/backends'
 
 # One change, applied once by its name.
 module Migration
-  KEPT = 'CREATE TABLE IF NOT EXISTS slipway_migrations (name text PRIMARY KEY, kind text, release text, at timestamptz DEFAULT now())'
+  KEPT = 'CREATE TABLE IF NOT EXISTS slipway_migrations (kind text, name text, release text, PRIMARY KEY (kind, name))'
   # Written outside of the transaction, so that a run that failed counts, too.
   RUNS = 'CREATE TABLE IF NOT EXISTS slipway_migration_runs (id bigserial PRIMARY KEY, name text, release text, at timestamptz DEFAULT now())'
   STATUS = { 'expand' => 10, 'contract' => 20 }.freeze
@@ -30,7 +30,7 @@ module Migration
   def pending?
     return false unless name
 
-    Database.query('SELECT 1 FROM slipway_migrations WHERE name = $1', [name]).empty?
+    Database.query('SELECT 1 FROM slipway_migrations WHERE kind = $1 AND name = $2', [kind, name]).empty?
   rescue PG::UndefinedTable
     true
   end
