@@ -41,6 +41,7 @@ class ActionModule(ActionBase):
                 "hosts": {"type": "list", "elements": "str"},
                 "to": {"type": "str", "default": ""},
                 "reason": {"type": "str", "default": ""},
+                "force": {"type": "bool", "default": False},
                 "owner": {"type": "str", "default": "ansible"},
                 "started": {"type": "bool", "default": False},
             },
@@ -71,6 +72,7 @@ class ActionModule(ActionBase):
             return result
         options = ["--to", choice.target, "--owner", given["owner"]]
         options += ["--reason", given["reason"]] if given["reason"] else []
+        options += ["--force"] if given["force"] else []
         options += ["--dry-run"] if self._task.check_mode else []
         done = self._good(*self._ask("rollback", given["app"], *options))
         diff = {"before": f"active: {done.get('from')}\n", "after": f"active: {done.get('to')}\n"}

@@ -36,7 +36,7 @@ options:
     type: str
     default: ansible
   force:
-    description: Also go to a release that was taken back before.
+    description: Also go to a release that was taken back before, or to one from before a destructive migration.
     type: bool
     default: false
 attributes:

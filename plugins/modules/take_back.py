@@ -41,6 +41,10 @@ options:
     description: Why. Marks the release that loses the traffic as bad, so that it is not deployed again without force.
     type: str
     default: ''
+  force:
+    description: Also go to a release that was taken back before, or to one from before a destructive migration.
+    type: bool
+    default: false
   owner:
     description: Who does this, for the journal and the history.
     type: str

@@ -33,6 +33,7 @@ def report(host: Host, app: App, history: int = 5) -> dict[str, object]:
             "step": tx.steps[-1],
             "switched": active == tx.target,
             "seconds_left": round(tx.deadline.left(now), 1) if tx.deadline is not None else None,
+            "rollback_allowed": tx.rollback_allowed,
             "dead_man": host.deadman(app.name).armed(),
         }
     return {
@@ -42,6 +43,7 @@ def report(host: Host, app: App, history: int = 5) -> dict[str, object]:
         "edge": app.edge,
         "active": active,
         "previous": traffic.previous,
+        "rollback_allowed": traffic.rollback_allowed if tx is None else tx.rollback_allowed,
         "served": dict(traffic.releases),
         "slot_order": list(app.slot_order),
         "flags": flags.present() if app.edge else [],
@@ -111,6 +113,8 @@ def lines(data: dict[str, object]) -> list[str]:
             f"   transaction {waiting['txn']} of {waiting['owner']}: {waiting['from']} -> {waiting['to']}, {waiting['step']}"
             + (f", {left} s left to confirm" if left is not None else "")
         )
+    if not data["rollback_allowed"]:
+        text.append("   no way back by itself: a destructive migration came with this release (rollback only with --force)")
     lease = data["lease"]
     if isinstance(lease, dict):
         stale = f" (stale: {lease['stale']})" if lease["stale"] else ""

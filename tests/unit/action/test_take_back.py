@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.slipway.server.plugins.action import take_back
 
-GIVEN = {"app": "shop", "hosts": None, "to": "", "reason": "", "owner": "ann", "started": False}
+GIVEN = {"app": "shop", "hosts": None, "to": "", "reason": "", "force": False, "owner": "ann", "started": False}
 
 
 def report(alive: bool = True, edge: bool = True, active: str = "green") -> dict[str, Any]:
