@@ -217,7 +217,7 @@ class Builder:
         values["pgbouncer_databases"] = databases
         values["pgbouncer_settings"] = self._reasoned(host, "pgbouncer_settings", pooler)
         sized["pgbouncer_nofile"] = (
-            sizing.pooler_nofile(sizing.pooler_descriptors(final, pools)),
+            sizing.pooler_nofile(sizing.pooler_descriptors(final, pools), facts.nofile_hard),
             f"{sizing.pooler_descriptors(final, pools)} needed",
         )
         most = sum(entry["max_db_connections"] for entry in databases)

@@ -166,9 +166,13 @@ def pooler_descriptors(clients: int, pools: Iterable[int]) -> int:
     return clients + 10 + sum(pools)
 
 
-def pooler_nofile(need: int) -> int:
-    """LimitNOFILE with a fifth to spare, as a power of two; the unit's default of 1024 is the least. Source: own."""
-    return max(1024, power_of_two(need * 1.2))
+def pooler_nofile(need: int, hard: int = 0) -> int:
+    """LimitNOFILE with a fifth to spare, as a power of two; the unit's default of 1024 is the least. Source: own.
+
+    Where the host's `hard` limit (0: unknown) leaves no such room, it is that limit, as long as it is enough.
+    """
+    size = max(1024, power_of_two(need * 1.2))
+    return hard if need <= hard < size else size
 
 
 def max_connections(pooled: int, direct: int, reserved: int = SUPERUSER_RESERVED) -> int:
