@@ -118,6 +118,15 @@ def test_slow_by_nature() -> None:
     assert verdict.warnings == ("mean 870 ms, limit 500 ms, but the control has 870 ms: not the release's fault",)
 
 
+def test_a_control_close_to_the_limit_is_no_witness() -> None:
+    def served(high: float, slow: int) -> Figures:
+        return tally(Sample(1.0, "c", "GET /", False, high if number < slow else 300.0) for number in range(200))["c"]
+
+    alone = Limits(ratio=20.0)
+    assert outcome(served(2500.0, 60), served(2500.0, 17), alone) == "inconclusive"
+    assert outcome(served(2500.0, 60), served(2500.0, 0), alone) == "fail"
+
+
 def test_a_mean_that_chance_may_have_raised() -> None:
     few = tally([Sample(1.0, "c", "GET /", False, 20_000.0 if number < 3 else 10.0) for number in range(100)])["c"]
     assert outcome(few, None) == "inconclusive"
