@@ -90,8 +90,7 @@ def slipway_app_directories(apps: Mapping[str, Any]) -> list[dict[str, str]]:
         found += [{"path": f"/var/lib/slipway/{name}"}]
         if app.get("edge"):
             found += [{"path": f"/var/lib/slipway/{name}/flags"}]
-        root = (app.get("runtime") or {}).get("root")
-        if root:
+        for root in filter(None, (runtime.get("root") for runtime in env.runtimes(app))):
             found += [{"path": path} for path in (root, f"{root}/releases", f"{root}/slots")]
     return found
 

@@ -28,6 +28,7 @@ STANDARD: Mapping[str, Mapping[str, str]] = {
     "expand-slow": {"MIGRATION": "expand:two", "FAULT_MIGRATION": "slow:6"},
     "expand-fail": {"MIGRATION": "expand:three", "FAULT_MIGRATION": "fail"},
     "contract": {"MIGRATION": "contract:one"},
+    "bad-worker": {"FAULT_WORKER": "exit"},
 }
 """The releases of the tests, with the faults baked into them."""
 

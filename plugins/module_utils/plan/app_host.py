@@ -8,8 +8,20 @@ from dataclasses import asdict
 from typing import Any, Optional
 
 from .firewall import local_only, pooler_port
-from .model import POSTGRESQL_PORT, App, Backend, Database, Facts, Health, Host, Inventory, Migrations
-from .sizing import app_pool, version
+from .model import (
+    MANAGED_SLOTS,
+    POSTGRESQL_PORT,
+    App,
+    Backend,
+    Database,
+    Facts,
+    Health,
+    Host,
+    Inventory,
+    Migrations,
+    Worker,
+)
+from .sizing import app_pool, version, worker_pool
 
 STATE = "/var/lib/slipway"
 UPSTREAM_KEEPALIVE = 4  # the default of nginx_upstream_keepalive_timeout
@@ -34,7 +46,7 @@ def app_host(
         "domain": app.domain,
         "edge": host.has("edge"),
         "host": host.name,
-        "hosts": sorted({*app.hosts(), *(edge.name for edge in inventory.group("edge"))}),
+        "hosts": sorted({*app.everywhere(), *(edge.name for edge in inventory.group("edge"))}),
         "default_slot": app.slot_order()[0],
         "slot_order": list(app.slot_order()),
         "slots": {slot: _slot(app, slot, host, inventory, reached[slot]) for slot in app.slot_order()},
@@ -59,6 +71,7 @@ def app_host(
         },
         "environment": _environment(app, host, inventory, processes, database_facts),
         **_change(app, inventory),
+        "workers": [_worker(app, worker, slot, host) for worker, slot in _crews(app)],
     }
 
 
@@ -122,6 +135,71 @@ def unit(app: App, backend: Backend, nofile: int) -> dict[str, Any]:
     if memory:
         found["memory_max"] = f"{memory}M"
     return found
+
+
+def worker_unit(app: App, worker: Worker, host: str, nofile: int) -> dict[str, Any]:
+    """The template unit of a worker: the app's own with another command, from the same releases and environment."""
+    name = f"{app.name}-{worker.name}"
+    return {
+        **unit(app, app.backend_of(worker, host), nofile),
+        "name": f"{name}@.service",
+        "description": f"{app.name} ({app.domain}), worker {worker.name}, instance %i",
+        "command": worker.command,
+        "environment_files": [env_file(app, "systemd"), f"/etc/slipway/env/{name}@%i.env"],
+        "stop_timeout": worker.stop_timeout,
+        "kill_signal": f"SIG{worker.stop_signal}",
+        **({"memory_max": f"{worker.memory_mb}M"} if worker.memory_mb else {}),
+    }
+
+
+def _crews(app: App) -> list[tuple[Worker, str]]:
+    """Every worker with every slot it belongs to."""
+    own = [(worker, slot) for worker in app.workers for slot in MANAGED_SLOTS]
+    return own + [(worker, backend.name) for backend in app.backends for worker in backend.workers or ()]
+
+
+def _worker(app: App, worker: Worker, slot: str, host: Host) -> dict[str, Any]:
+    """One worker of one slot; without instances where it runs on other hosts (`at`)."""
+    found: dict[str, Any] = {
+        "name": worker.name,
+        "slot": slot,
+        "singleton": worker.singleton,
+        "at": list(worker.hosts),
+        "instances": [],
+        "stop_timeout": worker.stop_timeout,
+        "min_healthy": worker.min_healthy,
+        "quiet_signal": worker.quiet_signal or None,
+    }
+    if worker.unit:
+        found.update(unit=worker.unit, quiet=worker.quiet or None)
+    if host.name not in worker.hosts:
+        return found
+    if worker.unit:
+        return {**found, "instances": [worker.unit]}
+    backend = app.backend_of(worker, host.name)
+    called = (
+        f"slipway-{app.name}-{worker.name}-{slot}-%d"
+        if backend.runtime == "docker"
+        else f"{app.name}-{worker.name}@{slot}-%d.service"
+    )
+    own = {"SLIPWAY_WORKER": worker.name, "RAILS_MAX_THREADS": str(worker.threads)}
+    if app.database and "DB_POOL" not in app.env:
+        own["DB_POOL"] = str(worker_pool(worker))
+    runtime = {
+        **_runtime(app, backend),
+        "command": worker.command,
+        "stop_timeout": worker.stop_timeout,
+        "unit": f"{app.name}-{worker.name}@{{slot}}-{{n}}.service",
+    }
+    if worker.memory_mb:
+        runtime["memory"] = f"{worker.memory_mb}M"
+    return {
+        **found,
+        "instances": [called % number for number in range(1, worker.replicas + 1)],
+        "stop_signal": worker.stop_signal,
+        "environment": own,
+        "runtime": runtime,
+    }
 
 
 def env_file(app: App, kind: str) -> str:
@@ -222,7 +300,9 @@ def _migrations(app: App, declared: Migrations, inventory: Inventory) -> dict[st
 
 
 def _database(app: App, database: Database, host: Host, server: Host, port: int) -> dict[str, Any]:
-    docker = any(backend.runtime == "docker" and backend.managed for backend in app.backends_on(host.name))
+    backends = [backend for backend in app.backends_on(host.name) if backend.managed]
+    backends += [app.backend_of(worker, host.name) for worker in app.workers if host.name in worker.hosts]
+    docker = any(backend.runtime == "docker" for backend in backends)
     return {
         "name": database.name,
         "user": database.user,

@@ -54,20 +54,21 @@ class Builder:
             for name in app.hosts():
                 most = app.processes or (self.facts[name].cores if name in self.facts else 1)
                 total += sizing.sessions(app, most) * sizing.instances(app, name)
+            total += sum(sizing.worker_sessions(app, name) for name in app.everywhere())
         return sizing.max_client_conn(total)
 
     def sessions(self, server: Host, pooled: bool) -> int:
         """Sessions all apps can open at once towards a server, both slots running."""
         return sum(
-            sizing.sessions(app, self.processes(app, name)) * sizing.instances(app, name)
+            sizing.sessions(app, self.processes(app, name)) * sizing.instances(app, name) + sizing.worker_sessions(app, name)
             for app in self.served(server)
             if app.database and app.database.pooled is pooled
-            for name in app.hosts()
+            for name in app.everywhere()
         )
 
     def host(self, host: Host) -> dict[str, Any]:
         """All variables of one host, overrides merged, rows and checks recorded."""
-        docker = firewall.runs_docker(host, self.inventory)
+        docker = sizing.runs_docker(host, self.inventory)
         sized: Sized = {}
         values: dict[str, Any] = {
             "ufw_ssh_ports": list(host.ssh_ports),
@@ -83,7 +84,7 @@ class Builder:
                     self.facts.get(app.database.host) if app.database else None,
                 )
                 for app in self.inventory.apps
-                if host.has("edge") or host.name in app.hosts()
+                if host.has("edge") or host.name in app.everywhere()
             },
         }
         if docker:
@@ -101,17 +102,11 @@ class Builder:
                 connections = int(host.overrides.get("nginx_worker_connections", sizing.worker_connections(facts.memory_mb)))
                 sized["nginx_worker_connections"] = (connections, f"{facts.memory_mb} MB memory")
                 sized["nginx_nofile"] = (sizing.nginx_nofile(connections), "two for each connection, and 64")
-        units = [
-            description.unit(app, backend, int(host.overrides.get("kernel_nofile", sized.get("kernel_nofile", (16384, ""))[0])))
-            for app in self.inventory.apps
-            for backend in app.backends_on(host.name)
-            if backend.managed and backend.runtime == "systemd"
-        ]
+        nofile = int(host.overrides.get("kernel_nofile", sized.get("kernel_nofile", (16384, ""))[0]))
+        units, packages = self._units(host, nofile)
         if units:
             values["systemd_units_units"] = units
-            values["systemd_units_packages"] = _unique(
-                [package for app in self.inventory.apps for backend in app.backends_on(host.name) for package in backend.packages]
-            )
+            values["systemd_units_packages"] = packages
         if host.has("database"):
             values.update(self._database(host, facts, sized))
         for name, (value, reason) in sized.items():
@@ -126,7 +121,26 @@ class Builder:
             self._check(host, facts, merged, docker)
         return merged
 
+    def _units(self, host: Host, nofile: int) -> tuple[list[dict[str, Any]], list[str]]:
+        """Template units of web instances and workers on a host, and the packages they need."""
+        units: list[dict[str, Any]] = []
+        packages: list[str] = []
+        for app in self.inventory.apps:
+            for backend in app.backends_on(host.name):
+                packages += backend.packages
+                if backend.managed and backend.runtime == "systemd":
+                    units.append(description.unit(app, backend, nofile))
+            for worker in app.workers:
+                if host.name in worker.hosts and app.backend_of(worker, host.name).runtime == "systemd":
+                    packages += app.backend_of(worker, host.name).packages
+                    units.append(description.worker_unit(app, worker, host.name, nofile))
+        return units, _unique(packages)
+
     def _app_rows(self, app: App, host: Host) -> None:
+        for worker in app.workers_on(host.name):
+            each = "on this host alone" if worker.singleton else "of each slot, both run while they are handed over"
+            what = worker.unit or f"{worker.replicas} x {worker.threads} threads"
+            self.rows.append(Row(host.name, f"app {app.name} worker {worker.name}", what, each))
         processes = self.processes(app, host.name)
         if not app.backends_on(host.name) or not processes:
             return
@@ -235,6 +249,7 @@ class Builder:
         for app in apps:
             if app.database and app.database.pooled:
                 here = sum(self.processes(app, name) * app.threads * sizing.instances(app, name) for name in app.hosts())
+                here += sum(sizing.worker_threads(app, name) for name in app.everywhere())
                 threads[app.database.name] = threads.get(app.database.name, 0) + here
         declared = server.overrides.get("pgbouncer_settings", {})
         found = []

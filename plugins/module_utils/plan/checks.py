@@ -356,6 +356,17 @@ def _app_rules(subject: Subject, app: App) -> Iterable[Check]:
         f"slipway_apps.{app.name}.env.DB_POOL",
         f"set at least {app.threads + 1}, or leave it to the plan",
     )
+    for worker in app.workers if "DB_POOL" in app.env else ():
+        yield _check(
+            subject,
+            7,
+            f"pool of {app.name} >= threads of its worker {worker.name}",
+            pool >= worker.threads,
+            f"{pool}",
+            f"{worker.threads} threads",
+            f"slipway_apps.{app.name}.env.DB_POOL",
+            f"set at least {worker.threads + 2}, or leave it to the plan",
+        )
     lock, statement = app.database.lock_timeout, app.database.statement_timeout
     yield _check(
         subject,

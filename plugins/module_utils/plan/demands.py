@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .firewall import pooler_port, runs_docker
+from .firewall import pooler_port
 from .model import POSTGRESQL_PORT, Host, Inventory
+from .sizing import runs_docker
 
 PACKAGES: Mapping[str, Sequence[str]] = {
     "base": ("ca-certificates", "iproute2", "logrotate", "procps", "systemd-timesyncd", "tzdata"),

@@ -31,9 +31,15 @@ def variables(app: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, str]
     return dict(sorted(found.items()))
 
 
+def runtimes(host: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How a host runs an app and its workers: one of each kind, each with its environment file."""
+    found = [host.get("runtime"), *(worker.get("runtime") for worker in host.get("workers") or ())]
+    return list({runtime["kind"]: runtime for runtime in reversed(found) if runtime and runtime.get("env_file")}.values())
+
+
 def paths(host: Mapping[str, Any]) -> list[str]:
     """Files of root alone that an app has on a host: its environment, that of its migrations, and who is told."""
-    found = [(host.get("runtime") or {}).get("env_file")]
+    found: list[Any] = [runtime["env_file"] for runtime in runtimes(host)]
     migrations, notify = host.get("migrations") or {}, host.get("notify") or {}
     found.append(migrations.get("env_file") if migrations.get("host") == host.get("host") else None)
     found.append(notify.get("url_file") if host.get("edge") else None)
@@ -43,10 +49,11 @@ def paths(host: Mapping[str, Any]) -> list[str]:
 def files(app: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, str]:
     """The text of each of them; raises BadValue for what its reader cannot carry."""
     runtime, migrations = host.get("runtime") or {}, host.get("migrations") or {}
+    kinds = {one["env_file"]: one["kind"] for one in runtimes(host)}
     texts: dict[str, str] = {}
     for path in paths(host):
-        if path == runtime.get("env_file"):
-            texts[path] = render(variables(app, host), runtime["kind"])
+        if path in kinds:
+            texts[path] = render(variables(app, host), kinds[path])
         elif path == migrations.get("env_file"):
             url = database_url(migrations["database"], str(app["database"]["password"]))
             texts[path] = render({"DATABASE_URL": url}, runtime["kind"])

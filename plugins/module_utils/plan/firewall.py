@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .model import POOLER_PORT, POSTGRESQL_PORT, App, Backend, Host, Inventory
+from .sizing import runs_docker
 
 Rule = dict[str, Any]
 CANDIDATE_NETWORKS = (*tuple(f"172.{second}.0.0/16" for second in (30, 29, 28, 27, 26, 31, 25, 24)), "192.168.0.0/16")
@@ -43,11 +44,6 @@ def local_only(app: App, inventory: Inventory) -> bool:
     """True when the only edge and the only app host are the same, so that instances need listen on loopback only."""
     edges = [host.name for host in inventory.group("edge")]
     return len(edges) == 1 and list(app.hosts()) == edges
-
-
-def runs_docker(host: Host, inventory: Inventory) -> bool:
-    """True when a container of an app belongs on this host."""
-    return any(backend.runtime == "docker" for app in inventory.apps for backend in app.backends_on(host.name))
 
 
 def port_range(ports: Sequence[int]) -> Any:
@@ -102,14 +98,13 @@ def clients(server: Host, inventory: Inventory, network: str) -> tuple[list[str]
         if not app.database or app.database.host != server.name:
             continue
         target = pooled if app.database.pooled else direct
-        for backend in app.backends:
-            for name in backend.hosts:
-                there = [inventory.host(name).address] if name != server.name else []
-                if name == server.name and backend.runtime == "docker":
-                    there = container_networks(server, network)
-                target.update(dict.fromkeys(there))
-                if name == app.migration_host():
-                    direct.update(dict.fromkeys(there))
+        for name in app.everywhere():
+            there = [inventory.host(name).address] if name != server.name else []
+            if name == server.name and runs_docker(server, Inventory((app,), inventory.hosts)):
+                there = container_networks(server, network)
+            target.update(dict.fromkeys(there))
+            if name == app.migration_host():
+                direct.update(dict.fromkeys(there))
     for entry in server.overrides.get("postgresql_hba", ()):
         address = str(entry.get("address", "")) if isinstance(entry, dict) else ""
         if address and not address.startswith(("127.", "::1")):

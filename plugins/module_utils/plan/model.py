@@ -66,6 +66,31 @@ class Health:
 
 
 @dataclass(frozen=True)
+class Worker:
+    """Processes of an app that take no requests: queue workers, a scheduler. Times are whole seconds.
+
+    `replicas` of it run on each host, a singleton on one host only. `unit` names a service or timer that somebody else
+    installed; such a worker belongs to a backend with a `unit` of its own and may have a command (`quiet`) that lets it take
+    no new jobs. `threads` counts the jobs that one process works on at a time.
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    command: str = ""
+    backend: str = ""
+    unit: str = ""
+    quiet: str = ""
+    replicas: int = 1
+    threads: int = 5
+    singleton: bool = False
+    quiet_signal: str = ""
+    stop_signal: str = "TERM"
+    stop_timeout: int = 60
+    min_healthy: int = 5
+    memory_mb: int = 0
+
+
+@dataclass(frozen=True)
 class Backend:
     """One way to run an app. `unit` names a service somebody else manages; it is then a slot of its own."""
 
@@ -83,6 +108,7 @@ class Backend:
     read_only: bool = True
     stop_timeout: int = 30
     health: Optional[Health] = None
+    workers: Optional[tuple[Worker, ...]] = None
 
     @property
     def managed(self) -> bool:
@@ -167,14 +193,6 @@ class Notify:
 
 
 @dataclass(frozen=True)
-class Jobs:
-    """Background job processes: `processes` times `threads` sessions."""
-
-    processes: int
-    threads: int
-
-
-@dataclass(frozen=True)
 class Canary:
     """Traffic in steps: percent of each, seconds that one lasts at least and at most, which requests stay together.
 
@@ -216,7 +234,8 @@ class App:
     database: Optional[Database] = None
     tls: Tls = field(default_factory=Tls)
     env: Mapping[str, str] = field(default_factory=dict)
-    jobs: tuple[Jobs, ...] = ()
+    workers: tuple[Worker, ...] = ()
+    initial: str = ""
     migrations: Optional[Migrations] = None
     hooks: Mapping[str, tuple[Hook, ...]] = field(default_factory=dict)
     notify: Optional[Notify] = None
@@ -235,10 +254,30 @@ class App:
         return tuple(backend for backend in self.backends if host in backend.hosts)
 
     def slot_order(self) -> tuple[str, ...]:
-        """All traffic slots; the first one serves when no flag is set."""
+        """All traffic slots; the first one serves when no flag is set: the `initial` backend, else blue."""
         found = dict.fromkeys(slot for backend in self.backends for slot in backend.slots())
         managed = [slot for slot in MANAGED_SLOTS if slot in found]
-        return tuple(managed + [slot for slot in found if slot not in MANAGED_SLOTS])
+        first = [self.initial] if self.initial in found else []
+        return tuple(dict.fromkeys(first + managed + list(found)))
+
+    def backend_of(self, worker: Worker, host: str) -> Backend:
+        """The managed backend whose runtime a worker shares on a host: the one it names, else the host's, else the first."""
+        managed = [backend for backend in self.backends if backend.managed]
+        named = [backend for backend in managed if backend.name == worker.backend]
+        here = [backend for backend in managed if host in backend.hosts]
+        return (named or here or managed)[0]
+
+    def all_workers(self) -> tuple[Worker, ...]:
+        """Its own workers and those of its existing units."""
+        return self.workers + tuple(worker for backend in self.backends for worker in backend.workers or ())
+
+    def workers_on(self, host: str) -> tuple[Worker, ...]:
+        """All workers that run on one host."""
+        return tuple(worker for worker in self.all_workers() if host in worker.hosts)
+
+    def everywhere(self) -> tuple[str, ...]:
+        """Hosts with an instance or a worker of this app."""
+        return tuple(dict.fromkeys((*self.hosts(), *(host for worker in self.all_workers() for host in worker.hosts))))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any, Optional
 
 from . import reader as shape
 from .model import GROUPS, POOLER_PORT, POSTGRESQL_PORT, App, Facts, Host, Inventory, Problem
-from .parse_app import Hosts, parse_app
+from .parse_app import parse_app
+from .parse_workers import Hosts
 from .placeholders import Undefined, is_documentation_address, is_placeholder_secret, leaves
 from .reader import Reader, closest, ip_address, kind
 
@@ -77,6 +78,7 @@ def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Invent
         problems += found
     inventory = Inventory(apps=tuple(apps), hosts=tuple(found_hosts))
     problems += _domains(inventory)
+    problems += _units(inventory)
     problems += _ports(inventory)
     problems += _databases(inventory, raw.apps)
     if facts is not None:
@@ -184,6 +186,36 @@ def _domains(inventory: Inventory) -> list[Problem]:
     return found
 
 
+def _units(inventory: Inventory) -> list[Problem]:
+    """The unit of worker w of app a is called a-w, which must be no other app; a unit of somebody else has one owner."""
+    names = {app.name for app in inventory.apps}
+    found = [
+        Problem(
+            "app " + app.name,
+            f"slipway_apps.{app.name}.workers.{worker.name}",
+            f"would be called {name}, as an app is",
+            "Rename it",
+        )
+        for app in inventory.apps
+        for worker in app.workers
+        for name in [f"{app.name}-{worker.name}"]
+        if name in names
+    ]
+    owner: dict[tuple[str, str], str] = {}
+    for app in inventory.apps:
+        for backend in app.backends:
+            key = f"slipway_apps.{app.name}.backends.{backend.name}"
+            units = [(key, backend.unit, backend.hosts)]
+            units += [(f"{key}.workers.{one.name}", one.unit, one.hosts) for one in backend.workers or ()]
+            for where, unit, hosts in units:
+                taken = [owner[host, unit] for host in hosts if unit and (host, unit) in owner]
+                if taken:
+                    what = f"names {unit}, which is {taken[0]} already"
+                    found.append(Problem("app " + app.name, where + ".unit", what, "Give each unit one owner"))
+                owner.update({(host, unit): where for host in hosts if not taken})
+    return found
+
+
 def _ports(inventory: Inventory) -> list[Problem]:
     """Every listening port of a host has one owner: app slots (both of them), sshd, nginx, the database and its pooler."""
     found: list[Problem] = []
@@ -262,7 +294,7 @@ def _databases(inventory: Inventory, raw: Any) -> list[Problem]:
 
 def _addresses(inventory: Inventory) -> list[Problem]:
     """Every host that another one must name in an upstream, a rule or a URL needs an address."""
-    needed = {host for app in inventory.apps for host in app.hosts()}
+    needed = {host for app in inventory.apps for host in app.everywhere()}
     needed.update(host.name for host in inventory.hosts if host.has("edge") or host.has("database"))
     return [
         Problem(

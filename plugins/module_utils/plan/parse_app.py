@@ -13,6 +13,7 @@ from . import parse_change
 from . import reader as shape
 from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Canary, Database, Drain, Release, Tls
 from .parse_health import parse_health
+from .parse_workers import Hosts, external_workers, managed_workers, placed
 from .placeholders import Undefined, is_example_domain, is_placeholder, is_placeholder_secret
 from .reader import Reader, closest, kind, megabytes
 
@@ -37,6 +38,8 @@ APP_KEYS = (
     "migrations",
     "hooks",
     "notify",
+    "workers",
+    "initial",
 )
 BACKEND_KEYS = (
     "runtime",
@@ -52,6 +55,7 @@ BACKEND_KEYS = (
     "memory",
     "read_only",
     "stop_timeout",
+    "workers",
 )
 CUTOVER_KEYS = ("canary", "failover", "verdict", "bake", "standby", "confirm_deadline", "drain")
 CANARY_KEYS = ("steps", "dwell", "patience", "synthetic", "by", "cookie")
@@ -60,24 +64,6 @@ MOVED = {"image": "releases.<name>.image", "archive": "releases.<name>.archive",
 OWN_KEYS = {"WEB_CONCURRENCY": "processes", "RAILS_MAX_THREADS": "threads"}
 PER_INSTANCE = ("PORT", "BIND", "SLIPWAY_APP", "SLIPWAY_SLOT", "SLIPWAY_RELEASE")
 _SECRET_LIKE = ("JWT", "SECRET")
-
-
-class Hosts:
-    """The hosts an app may be placed on, and how to name them."""
-
-    def __init__(self, groups: Mapping[str, Sequence[str]]) -> None:
-        """`groups` is Ansible's: group name to host names."""
-        self.groups = groups
-        self.all = tuple(groups.get("all", ())) or tuple(dict.fromkeys(host for members in groups.values() for host in members))
-
-    def group(self, name: str) -> tuple[str, ...]:
-        """Members of a group."""
-        return tuple(self.groups.get(name, ()))
-
-    def missing_group(self, name: str) -> str:
-        """What to do when a group is needed and empty."""
-        guess = closest(name, [group for group in self.groups if group not in ("all", "ungrouped", name)])
-        return "Put a host into the group `{}`{}".format(name, f"; did you mean `{guess}` by it?" if guess else "")
 
 
 def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[Any]]:
@@ -127,6 +113,8 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
         migrations=parse_change.migrations(read, data, key, backends),
         hooks=parse_change.hooks(read, data, key),
         notify=parse_change.notify(read, data, key),
+        workers=managed_workers(read, data, key, hosts, backends),
+        initial=_initial(read, data, key, backends),
     )
     _relations(read, app, key)
     return app, read.problems
@@ -282,6 +270,7 @@ def _backend(read: Reader, name: str, raw: Any, path: str, hosts: Hosts) -> Back
         read.fail(path + ".replicas", "must be 1 for an existing unit", "Remove it, or one backend for each unit")
     if not unit and port + GREEN_OFFSET + replicas > 65535:
         read.fail(path + ".port", f"leaves no room for the green slot at port + {GREEN_OFFSET}", "Choose a lower port")
+    own_hosts = _hosts(read, data, path, hosts)
     return Backend(
         name=name,
         runtime=runtime,
@@ -290,40 +279,38 @@ def _backend(read: Reader, name: str, raw: Any, path: str, hosts: Hosts) -> Back
         replicas=replicas,
         command=command,
         user=user,
-        hosts=_placed(read, data, path, hosts),
+        hosts=own_hosts,
         container_port=read.number(data, "container_port", path, 1, 65535, port),
         packages=read.words(data, "packages", path, shape.PACKAGE, "a package name"),
         memory_mb=megabytes(read.text(data, "memory", path, shape.SIZE, "a size such as 512M")),
         read_only=read.flag(data, "read_only", path, True),
         stop_timeout=read.number(data, "stop_timeout", path, 1, 3600, 30),
         health=parse_health(read, data["health"], path + ".health", ()) if data.get("health") is not None else None,
+        workers=external_workers(read, data, path, hosts, own_hosts, bool(unit)),
     )
 
 
-def _placed(read: Reader, data: Mapping[str, Any], path: str, hosts: Hosts) -> tuple[str, ...]:
-    """The backend's hosts; a group's name stands for its members."""
+def _hosts(read: Reader, data: Mapping[str, Any], path: str, hosts: Hosts) -> tuple[str, ...]:
+    """The backend's hosts: those it names, else the group `app`."""
     members = hosts.group("app")
-    if data.get("hosts") is None:
-        if not members:
-            read.fail(path + ".hosts", "there is no host in the group `app`", hosts.missing_group("app"))
-        return members
-    found: list[str] = []
-    for index, word in enumerate(read.words(data, "hosts", path, shape.HOST_NAME, "a host of the inventory")):
-        where = f"{path}.hosts[{index}]"
-        if word not in hosts.all and word in hosts.groups:
-            found.extend(hosts.group(word))
-        elif word not in hosts.all:
-            guess = closest(word, [*hosts.all, *hosts.groups])
-            read.fail(
-                where,
-                f"names `{word}`, which the inventory does not know",
-                f"Did you mean `{guess}`?" if guess else "Add the host, or name one of: {}".format(", ".join(hosts.all[:10])),
-            )
-        elif word not in members:
-            read.fail(where, f"names `{word}`, which is not in the group `app`", "Add it to the group `app`")
-        else:
-            found.append(word)
-    return tuple(dict.fromkeys(found))
+    if data.get("hosts") is None and not members:
+        read.fail(path + ".hosts", "there is no host in the group `app`", hosts.missing_group("app"))
+    return placed(read, data, path, hosts, ("app",), members)
+
+
+def _initial(read: Reader, data: Mapping[str, Any], key: str, backends: Sequence[Backend]) -> str:
+    """The existing unit that serves until a release is deployed."""
+    name = read.text(data, "initial", key, shape.APP_NAME, "the name of a backend with a `unit`")
+    units = [backend.name for backend in backends if backend.unit]
+    if name and name not in units:
+        guess = closest(name, units)
+        read.fail(
+            key + ".initial",
+            f"names `{name}`, which is no backend with a `unit`",
+            f"Did you mean `{guess}`?" if guess else "Remove it: the first release of a managed backend serves first",
+        )
+        return ""
+    return name
 
 
 def _database(read: Reader, data: Mapping[str, Any], key: str, hosts: Hosts, env: Mapping[str, str]) -> Optional[Database]:

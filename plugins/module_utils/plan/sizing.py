@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .model import App, Facts, Host, Inventory
+from .model import App, Facts, Host, Inventory, Worker
 
 RUBY_PROCESS_MB = 350  # own: resident size of one Ruby worker, unless `memory` says otherwise
 POSTGRESQL_LEAST_MB = 256  # own: below this PostgreSQL's parts do not fit together
@@ -15,6 +15,18 @@ DIRECT_SESSIONS = 7  # own: migrations 2, monitoring 2, backup 2, administrator 
 SUPERUSER_RESERVED = 3  # PostgreSQL's default
 NGINX_BACKLOG = 4096  # role nginx's default
 USUAL_NOFILE = 65536
+
+
+def runs_docker(host: Host, inventory: Inventory) -> bool:
+    """True when a container of an app, or of a worker, belongs on this host."""
+    return any(
+        backend.runtime == "docker"
+        for app in inventory.apps
+        for backend in (
+            *app.backends_on(host.name),
+            *(app.backend_of(one, host.name) for one in app.workers if host.name in one.hosts),
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -90,8 +102,39 @@ def instance_mb(app: App, host: str, processes: int) -> int:
 
 
 def sessions(app: App, processes: int) -> int:
-    """Database sessions one instance can open: P (T + 1) + J (U + 2). Source: own, Rails' pool rule and Solid Queue's pollers."""
-    return processes * (app.threads + 1) + sum(jobs.processes * (jobs.threads + 2) for jobs in app.jobs)
+    """Database sessions one instance can open: P (T + 1). Source: Rails' pool rule."""
+    return processes * (app.threads + 1)
+
+
+def worker_pool(worker: Worker) -> int:
+    """Database sessions one worker process can open: U + 2. Source: own, Rails' pool rule and Solid Queue's pollers."""
+    return worker.threads + 2
+
+
+def worker_processes(worker: Worker) -> int:
+    """Processes of a worker on each of its hosts while it is handed over: of both slots, but a singleton has no second one."""
+    return worker.replicas * (1 if worker.singleton or worker.unit else 2)
+
+
+def worker_sessions(app: App, host: str) -> int:
+    """Database sessions all workers of an app on a host can open while they are handed over."""
+    return sum(worker_processes(worker) * worker_pool(worker) for worker in app.workers_on(host))
+
+
+def worker_threads(app: App, host: str) -> int:
+    """Jobs all workers of an app on a host can work on at once while they are handed over."""
+    return sum(worker_processes(worker) * worker.threads for worker in app.workers_on(host))
+
+
+def workers_mb(app: App, host: str) -> int:
+    """Memory of all workers of an app on a host: the declared limit, else 350 MiB a process. Source: own."""
+    total = 0
+    for worker in app.workers_on(host):
+        each = worker.memory_mb
+        if not worker.unit:
+            each = each or app.backend_of(worker, host).memory_mb or app.memory_mb
+        total += worker_processes(worker) * (each or RUBY_PROCESS_MB)
+    return total
 
 
 def app_pool(app: App) -> int:
@@ -113,8 +156,11 @@ def divide(host: Host, facts: Facts, inventory: Inventory, most_clients: int) ->
     if host.has("monitor"):
         roles["monitoring"] = 300
     here = [app for app in inventory.apps if app.backends_on(host.name)]
-    if any(backend.runtime == "docker" for app in here for backend in app.backends_on(host.name)):
+    if runs_docker(host, inventory):
         roles["docker"] = 150
+    for app in inventory.apps:
+        if app.workers_on(host.name):
+            roles["workers of " + app.name] = workers_mb(app, host.name)
     open_apps = [app for app in here if not app.processes and not _limited(app, host.name)]
     processes = {}
     for app in here:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Callable, Optional
 
 from . import rollback
+from .config import App
 from .errors import Busy, SlipwayError
 from .host import Host
 
@@ -55,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     settle.add_argument("--active", metavar="SLOT", required=True, help="the slot that has the traffic")
     settle.add_argument("--standby", metavar="SLOT", required=True, help="the slot that had it")
     settle.add_argument("--owner", metavar="NAME", help="who does this, instead of the user")
+    workers = command("workers", "Finish a handover of workers that was interrupted, or hand them over to a slot.")
+    workers.add_argument("--to", metavar="SLOT", help="the slot that gets the workers of this host")
+    workers.add_argument("--alone", action="store_true", help="singletons of other hosts are known to have ended")
     history = command("history", "Show what happened.")
     history.add_argument("--limit", type=int, default=20, metavar="N", help="the last N entries")
     history.add_argument("--event", metavar="EVENT", help="only this, e.g. confirmed or stopped; moves: the ends of all moves")
@@ -114,6 +118,7 @@ def _dispatch(options: argparse.Namespace, host: Host) -> int:
         "move": _move,
         "retire": _retire,
         "settle": _settle,
+        "workers": _workers,
         "history": _history,
         "unlock": _unlock,
     }
@@ -181,6 +186,7 @@ def _recover_one(options: argparse.Namespace, host: Host, name: str) -> None:
             break
         host.clock.sleep(found.left)
     if not options.deadline:
+        _workers_again(host, app)
         for slot in recovery.rearm_retirements(host, app):
             print(f"{name}: slot {slot} will be stopped when its time is over.", file=sys.stderr)
 
@@ -190,6 +196,15 @@ def _move(options: argparse.Namespace, host: Host) -> int:
 
     done = Detached(host, host.app(options.app)).run(options.txn)
     return _say(options, done, f"{options.app}: {done['outcome']}, traffic is on {done['to']}.")
+
+
+def _workers_again(host: Host, app: App) -> None:
+    """Finish a handover that a restart interrupted, by itself and not within this lock."""
+    from . import workers
+
+    target = workers.Workers(host, app).duty().target if workers.mine(app) else None
+    if target is not None and workers.hand_over(host, app, target):
+        print(f"{app.name}: the workers of {app.host} go on moving to {target}.", file=sys.stderr)
 
 
 def _confirm(options: argparse.Namespace, host: Host) -> int:
@@ -227,6 +242,23 @@ def _settle(options: argparse.Namespace, host: Host) -> int:
     left = slots.standby(Request(options.standby, active=options.active, owner=owner))
     data = {"app": options.app, "changed": bool(there["changed"] or left["changed"]), "active": there, "standby": left}
     return _say(options, data, f"{options.app}: {options.active} is marked active, {options.standby} is {left['state']}.")
+
+
+def _workers(options: argparse.Namespace, host: Host) -> int:
+    from . import workers
+
+    app = host.app(options.app)
+    with host.lock(app.name).held(f"{_owner()} handing over workers of {app.name}", 2.0):
+        if options.to is None:
+            done = workers.resume(host, app)
+        else:
+            others = {name for worker in app.workers for name in worker.at} if options.alone else ()
+            done = workers.Workers(host, app).move(workers.HANDED_OVER, options.to, others)
+    if done is None:
+        return _say(options, {"changed": False}, f"{app.name}: no handover of workers was interrupted.")
+    held = done["held"]
+    text = [f"{app.name}: the workers of {app.host} belong to {done['slot']}.", *(held if isinstance(held, list) else ())]
+    return _say(options, done, "\n".join(text))
 
 
 def _history(options: argparse.Namespace, host: Host) -> int:

@@ -155,6 +155,28 @@ class DrainLimits:
 
 
 @dataclass(frozen=True)
+class Worker:
+    """Processes of one slot that take no requests. `instances` are units or containers of this host, `at` the hosts they run on.
+
+    `unit`: somebody else's service or timer, with a command (`quiet`) that lets it take no new jobs. Times in seconds.
+    """
+
+    name: str
+    slot: str
+    singleton: bool = False
+    at: tuple[str, ...] = ()
+    instances: tuple[str, ...] = ()
+    unit: Optional[str] = None
+    quiet: Optional[str] = None
+    quiet_signal: Optional[str] = None
+    stop_signal: str = "TERM"
+    stop_timeout: int = 60
+    min_healthy: float = 5.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    runtime: Optional[Runtime] = None
+
+
+@dataclass(frozen=True)
 class App:
     """One application on one host; times in seconds."""
 
@@ -176,6 +198,7 @@ class App:
     notify: Optional[Notify] = None
     verdict: Limits = field(default_factory=Limits)
     drain: DrainLimits = field(default_factory=DrainLimits)
+    workers: tuple[Worker, ...] = ()
 
     def members(self) -> dict[str, str]:
         """The slot of each ADDRESS:PORT that the edge sends requests to."""
@@ -236,6 +259,7 @@ def parse(text: str, file: str) -> App:
         notify=_notify(read.inner("notify", read.mapping("notify"))) if read.has("notify") else None,
         verdict=parse_limits(read.inner("verdict", read.mapping("verdict"))),
         drain=_drain(read.inner("drain", read.mapping("drain"))),
+        workers=_workers(read, slots),
     )
     if app.confirm_deadline < app.bake + 5:
         raise read.fail("confirm_deadline", f"at least 5 s more than bake, which is {app.bake:g} s")
@@ -277,6 +301,41 @@ def _slot(read: Reader, name: str, gate: Gate) -> Slot:
         instances.append(Instance(item.text("name"), item.text("address", "127.0.0.1"), port, number))
     own = parse_gate(read.inner("gate", read.mapping("gate")), gate) if read.has("gate") else gate
     return Slot(name, read.yes("managed", True), members, tuple(instances), own, read.maybe_text("unit"))
+
+
+def _workers(read: Reader, slots: Mapping[str, Slot]) -> tuple[Worker, ...]:
+    listed = read.values.get("workers") or []
+    if not isinstance(listed, list):
+        raise read.fail("workers", "a list")
+    return tuple(_worker(read.inner(f"workers[{number}]", value), slots) for number, value in enumerate(listed))
+
+
+def _worker(read: Reader, slots: Mapping[str, Slot]) -> Worker:
+    if not NAME.fullmatch(read.text("name")):
+        raise read.fail("name", "a name of lower-case letters, digits, - and _")
+    if read.text("slot") not in slots:
+        raise read.fail("slot", f"one of the slots {', '.join(slots)}")
+    environment = read.mapping("environment")
+    if not all(isinstance(value, str) for value in environment.values()):
+        raise read.fail("environment", "an object of strings")
+    worker = Worker(
+        read.text("name"),
+        read.text("slot"),
+        read.yes("singleton", False),
+        read.texts("at"),
+        read.texts("instances"),
+        read.maybe_text("unit"),
+        read.maybe_text("quiet"),
+        read.maybe_text("quiet_signal"),
+        read.text("stop_signal", "TERM"),
+        read.count("stop_timeout", 60, 1),
+        read.seconds("min_healthy", 5),
+        {key: str(value) for key, value in environment.items()},
+        _runtime(read.inner("runtime", read.mapping("runtime"))) if read.has("runtime") else None,
+    )
+    if worker.instances and not worker.unit and worker.runtime is None:
+        raise read.fail("runtime", "how this host runs it, or `unit` a unit of somebody else")
+    return worker
 
 
 def _runtime(read: Reader) -> Runtime:

@@ -98,25 +98,36 @@ class ContainerPlace:
         # Whatever ends the client, its container must not live on. The leading sign: it is mostly gone already.
         return Once(argv, [f"ExecStopPost=-/usr/bin/docker rm --force {name}"])
 
+    def labels(self) -> dict[str, str]:
+        """What tells it from other containers."""
+        return {"app": self.app.name, "slot": self.slot}
+
+    def environment(self) -> dict[str, str]:
+        """What it gets beside the environment of all."""
+        return {"PORT": str(self.runtime.container_port), "BIND": "0.0.0.0"}
+
+    def options(self) -> list[str]:
+        """Further options of `docker run`."""
+        address = f"[{self.instance.address}]" if ":" in self.instance.address else self.instance.address
+        return [f"--publish={address}:{self.instance.port}:{self.runtime.container_port}"]
+
     def _argv(self, artifact: Artifact, fingerprint: str) -> list[str]:
-        runtime, port, instance = self.runtime, self.runtime.container_port, self.instance
-        labels = {"app": self.app.name, "slot": self.slot, "release": artifact.release, "fingerprint": fingerprint}
-        environment = {"PORT": str(port), "BIND": "0.0.0.0", **self._names(artifact)}
-        address = f"[{instance.address}]" if ":" in instance.address else instance.address
+        labels = {**self.labels(), "release": artifact.release, "fingerprint": fingerprint}
+        environment = {**self.environment(), **self._names(artifact)}
         return [
             "docker",
             "run",
             "--detach",
-            f"--name={instance.name}",
+            f"--name={self.instance.name}",
             "--pull=never",
             *(f"--label={LABEL}.{key}={value}" for key, value in labels.items()),
             *self._box(),
             *(f"--env={key}={value}" for key, value in environment.items()),
-            f"--publish={address}:{instance.port}:{port}",
-            f"--stop-timeout={runtime.stop_timeout}",
+            *self.options(),
+            f"--stop-timeout={self.runtime.stop_timeout}",
             "--restart=no",
             str(artifact.image),
-            *(shlex.split(runtime.command) if runtime.command else []),
+            *(shlex.split(self.runtime.command) if self.runtime.command else []),
         ]
 
     def start(self, artifact: Artifact, /) -> None:

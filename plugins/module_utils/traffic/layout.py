@@ -60,6 +60,10 @@ class Layout:
         """The last migration, and the last one that cannot be undone."""
         return self.state(app) / "migration.json"
 
+    def workers(self, app: str) -> Path:
+        """Which slot the workers of this host belong to."""
+        return self.state(app) / "workers.json"
+
     def bad(self, app: str, release: str) -> Path:
         """Marker of a release that was taken back."""
         return self.state(app) / "bad" / release

@@ -101,7 +101,7 @@ class Records:
 
     def save_traffic(self, traffic: Traffic) -> None:
         """To traffic.json."""
-        self._save(self.layout.traffic(self.app), asdict(traffic))
+        self.save(self.layout.traffic(self.app), asdict(traffic))
 
     def slot(self, slot: str) -> Optional[SlotState]:
         """From slots/<slot>.json; None when nothing ever ran there."""
@@ -119,7 +119,7 @@ class Records:
 
     def save_slot(self, state: SlotState) -> None:
         """To slots/<slot>.json."""
-        self._save(self.layout.slot(self.app, state.slot), asdict(state))
+        self.save(self.layout.slot(self.app, state.slot), asdict(state))
 
     def is_bad(self, release: Optional[str]) -> Optional[str]:
         """Why `release` was taken back, or None when it was not."""
@@ -132,7 +132,7 @@ class Records:
         """Remember that `release` was taken back."""
         if release:
             path = self.layout.bad(self.app, check_release(release))
-            self._save(path, {"release": release, "txn": txn, "reason": reason, "at": stamp(self.clock.now())})
+            self.save(path, {"release": release, "txn": txn, "reason": reason, "at": stamp(self.clock.now())})
 
     def unmark_bad(self, release: str) -> bool:
         """Forget it; False when it was not marked."""
@@ -142,7 +142,8 @@ class Records:
         """All releases that were taken back."""
         return [name for name in self.disk.names(self.layout.bad(self.app, "x").parent) if name[0] != "."]
 
-    def _save(self, path: Path, values: Mapping[str, object]) -> None:
+    def save(self, path: Path, values: Mapping[str, object]) -> None:
+        """`values` as one of the records, durably."""
         text = json.dumps({"schema": SCHEMA, **values}, indent=1, sort_keys=True) + "\n"
         self.disk.write(path, text)
 

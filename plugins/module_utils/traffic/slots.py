@@ -195,6 +195,8 @@ class Slots:
             )
         known = self.records.slots()
         mine = known.get(slot.name)
+        if mine is None and not (slot.managed and slot.instances):
+            mine = SlotState(slot.name, "staged", "external")
         if mine is None or mine.release is None:
             raise SlipwayError(f"nothing was ever started in slot {slot.name} of {self.app.name} on {self.app.host}.")
         others = [state for name, state in known.items() if name != slot.name and state.state == "active"]
@@ -211,6 +213,8 @@ class Slots:
         slot = self.app.slot(request.slot)
         self._refuse_active(slot, request)
         known = self.records.slot(slot.name)
+        if known is None and not slot.managed and slot.instances:
+            known = SlotState(slot.name, "active", "external")
         if known is None or known.state == "stopped":
             return {**self._result(slot, "stopped", None), "changed": False}
         after = self.app.standby if seconds is None else seconds

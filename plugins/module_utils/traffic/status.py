@@ -11,6 +11,7 @@ from .errors import SlipwayError
 from .host import Host
 from .records import SlotState
 from .slots import Slots
+from .workers import Workers, mine
 
 
 def report(host: Host, app: App, history: int = 5) -> dict[str, object]:
@@ -50,6 +51,7 @@ def report(host: Host, app: App, history: int = 5) -> dict[str, object]:
         "unknown_flags": flags.unknown() if app.edge else [],
         "idle": [name for name in app.slot_order if name != active and app.slots[name].managed],
         "slots": {name: _slot(host, app, app.slots[name], active) for name in app.slot_order},
+        "workers": Workers(host, app).report() if mine(app) else None,
         "transaction": waiting,
         "lease": None if lease is None else host.leases(app.name).describe(lease),
         "bad": records.bad(),
@@ -106,6 +108,15 @@ def lines(data: dict[str, object]) -> list[str]:
             parts.append(f"drained in {slot['retire_in']} s" if slot["retire_in"] > 0 else "drained when no request comes")
         parts.extend(f"{item['name']} {item['state']}" for item in slot["instances"])
         text.append(f" {marker} {name:<10} " + "  ".join(str(part) for part in parts))
+    crew = data["workers"]
+    if isinstance(crew, dict):
+        moving = f", moving to {crew['target']}" if crew["target"] else ""
+        text.append(f"   workers of {crew['slot'] or 'no slot yet'}{moving}")
+        for one in crew["processes"]:
+            if one["alive"] or one["slot"] == crew["slot"]:
+                text.append(
+                    f"     {one['name']}: {'well' if one['fit'] and one['alive'] else 'leaving' if one['alive'] else 'dead'}"
+                )
     waiting = data["transaction"]
     if isinstance(waiting, dict):
         left = waiting["seconds_left"]

@@ -73,7 +73,6 @@ def test_the_sample_inventories_are_sound() -> None:
         ("notify", {"url": "https://hooks.example/x y"}, "notify.url", "begins with https://"),
         ("notify", {"url": 5}, "notify.url", "YAML read a number"),
         ("notify", {"url": "CHANGE_ME"}, "notify.url", "placeholder"),
-        ("workers", {}, "workers", "is not a known key"),
         ("domain", True, "domain", "YAML read a boolean"),
         ("domain", 5, "domain", "YAML read a number"),
         ("domain", "", "domain", "is empty"),
