@@ -144,7 +144,8 @@ def _status(options: argparse.Namespace, host: Host) -> int:
 def _rollback(options: argparse.Namespace, host: Host) -> int:
     # nginx tests the flag for each request: one look through it tells as much as several.
     request = rollback.Request(options.to, options.reason, None, options.owner or _owner(), options.force, looks=1)
-    back = rollback.Rollback(host, host.app(options.app))
+    app = host.app(options.app)
+    back = rollback.Rollback(host, app)
     done = back.preview(request) if options.dry_run else back.run(request)
     if done["outcome"] == "planned":
         steps = "; ".join(map(str, done["plan"])) if isinstance(done["plan"], list) else ""
@@ -154,6 +155,10 @@ def _rollback(options: argparse.Namespace, host: Host) -> int:
     text = f"{options.app}: traffic is on {done['to']}"
     if done.get("switch_ms") is not None:
         text += f" ({done.get('release') or 'release unknown'}), moved in {done['switch_ms']} ms, seen through nginx."
+    if app.workers and not options.owner:  # a playbook, which says who asks, hands over those of all hosts
+        from . import workers
+
+        text += " Its workers follow by themselves." if workers.hand_over(host, app, str(done["to"])) else ""
     return _say(options, done, text)
 
 

@@ -333,6 +333,19 @@ def test_without_ansible(world: World, capsys: pytest.CaptureFixture[str]) -> No
     assert cli.main(["workers", "shop", "--to", "nowhere"], world.host) == 1
 
 
+def test_a_rollback_by_hand_takes_the_workers_with_it(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    cutover = Cutover(world.host, world.app)
+    cutover.switch(Request("blue", "v1"))
+    move(world, "blue")
+    cutover.switch(Request("green", "v2", "t1"))
+    cutover.confirm("t1")
+    move(world, "green")
+    assert cli.main(["rollback", "shop"], world.host) == 0
+    assert "Its workers follow by themselves." in capsys.readouterr().out
+    assert cli.main(["workers", "shop"], world.host) == 0
+    assert everything(world) == BLUE
+
+
 def killed(root: Path, slots: Sequence[str]) -> Iterator[World]:
     """A world for every step of a handover to the last of `slots` at which it was killed, right before and right after."""
     for after in (False, True):
