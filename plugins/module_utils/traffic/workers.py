@@ -26,7 +26,7 @@ from .layout import COMMAND
 
 STARTED, RELEASED, HANDED_OVER, STOPPED = "started", "released", "handed_over", "stopped"
 LOOK = 0.25
-SPARE = 120.0
+SPARE = 60.0
 
 
 class Disproved(SlipwayError):
@@ -258,7 +258,7 @@ class Workers:
 
     def _arm(self) -> None:
         """Have this host finish what is begun, should this process die; the timer's own command cannot set it again."""
-        patience = sum(worker.stop_timeout + worker.min_healthy for worker in self.app.workers)
+        patience = 2 * max(worker.stop_timeout + worker.min_healthy for worker in self.app.workers)
         if not self.timer.armed():
             self.timer.arm(
                 patience + SPARE, [COMMAND, "workers", self.app.name], f"Finish the handover of workers of {self.app.name}"
