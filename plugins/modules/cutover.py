@@ -61,6 +61,10 @@ options:
     type: str
     choices: [none, expand, contract]
     default: none
+  wait:
+    description: Seconds that other edges of the same deployment may still need before this one can be confirmed.
+    type: float
+    default: 0
   offset:
     description: Number of the line of the run's progress to go on from. The task sets it while it follows a run.
     type: int
@@ -159,7 +163,7 @@ def answer(host: Host, given: dict[str, Any], check_mode: bool) -> dict[str, Any
     if given["state"] == "confirmed":
         return cutover.check_confirm(given["txn"]) if check_mode else cutover.confirm(given["txn"], given["owner"])
     txn = given["txn"] or uuid.uuid4().hex[:12]
-    request = Request(given["to"], given["release"], txn, given["owner"], given["force"], given["migrations"])
+    request = Request(given["to"], given["release"], txn, given["owner"], given["force"], given["migrations"], given["wait"])
     if given["state"] == "prepared":
         return cutover.prepare(request, write=not check_mode)
     if check_mode:
@@ -186,6 +190,7 @@ def main() -> None:
             "owner": {"type": "str", "default": "ansible"},
             "force": {"type": "bool", "default": False},
             "migrations": {"type": "str", "choices": ["none", "expand", "contract"], "default": "none"},
+            "wait": {"type": "float", "default": 0},
             "offset": {"type": "int"},
         },
         required_if=[("state", "switched", ["to"]), ("state", "prepared", ["to"])],

@@ -47,6 +47,8 @@ def app_host(
         "edge": host.has("edge"),
         "host": host.name,
         "hosts": sorted({*app.everywhere(), *(edge.name for edge in inventory.group("edge"))}),
+        "edges": sorted(edge.name for edge in inventory.group("edge")),
+        "longest_move": longest_move(app),
         "default_slot": app.slot_order()[0],
         "slot_order": list(app.slot_order()),
         "slots": {slot: _slot(app, slot, host, inventory, reached[slot]) for slot in app.slot_order()},
@@ -73,6 +75,12 @@ def app_host(
         **_change(app, inventory),
         "workers": [_worker(app, worker, slot, host) for worker, slot in _crews(app)],
     }
+
+
+def longest_move(app: App) -> int:
+    """Seconds that an edge may need from its gate to the end of its bake, 15 of them for proofs. Source: own."""
+    gates = [app.health, *(backend.health for backend in app.backends if backend.health)]
+    return max(gate.deadline for gate in gates) + len(app.canary.steps) * app.canary.patience + app.bake + 15
 
 
 def members(app: App, slot: str, inventory: Inventory) -> list[str]:

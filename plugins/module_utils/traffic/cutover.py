@@ -29,7 +29,7 @@ class Request:
     """What is asked for. `txn` of None makes a new one.
 
     `migrations` are what the release did to the database: `none`, `expand`, or `contract`, after which the old release cannot
-    serve any more and nothing is taken back by itself.
+    serve any more and nothing is taken back by itself. `wait`: seconds that other edges may need before this one is confirmed.
     """
 
     to: str
@@ -38,6 +38,7 @@ class Request:
     owner: str = "slipway"
     force: bool = False
     migrations: str = "none"
+    wait: float = 0.0
 
     @property
     def one_way(self) -> bool:
@@ -271,6 +272,7 @@ class Cutover:
             forced=request.force,
             migrations=request.migrations,
             rollback_allowed=not request.one_way,
+            wait=request.wait,
         )
         tx = moves.current(host, app, txn)
         host.progress(app, txn).prune()
@@ -325,7 +327,7 @@ class Cutover:
                 trouble = self._attend(tx, jury, "CANARY", title, percent, app.canary.dwell, app.canary.patience)
                 if trouble is not None:
                     raise self._back(tx, f"in {title}, {trouble.why}", trouble.guilty)
-            self._deadline(tx, "switch", app.confirm_deadline, before=self.flags.present())
+            self._deadline(tx, "switch", app.confirm_deadline + float(str(tx.facts.get("wait", 0))), before=self.flags.present())
             times = self.flags.switch(tx.target, spare)
             self.journal.write(tx.txn, "done", "switch", **asdict(times))
         except OSError as error:

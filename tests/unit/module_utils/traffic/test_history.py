@@ -111,7 +111,7 @@ def test_command(world: World, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_controller_is_found_through_sudo_and_shells() -> None:
-    code = "from {0} import Machine; print(Machine().controller())".format(Machine.__module__)
+    code = f"from {Machine.__module__} import Machine; print(Machine().controller())"
     inner = [sys.executable, "-c", code]
     clean = {key: value for key, value in os.environ.items() if key not in ("SSH_CONNECTION", "SLIPWAY_CONTROLLER")}
     outer = ["env", "-i", f"PYTHONPATH={os.pathsep.join(sys.path)}", *inner]
