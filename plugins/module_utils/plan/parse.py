@@ -293,10 +293,13 @@ def _databases(inventory: Inventory, raw: Any) -> list[Problem]:
 
 
 def _addresses(inventory: Inventory) -> list[Problem]:
-    """Every host that another one must name in an upstream, a rule or a URL needs an address."""
+    """Every host that another one must name in an upstream, a rule or a URL needs an address, all of them of one family."""
     needed = {host for app in inventory.apps for host in app.everywhere()}
     needed.update(host.name for host in inventory.hosts if host.has("edge") or host.has("database"))
-    return [
+    known = [host for host in inventory.hosts if host.name in needed and host.address]
+    first = known[0] if known else Host("")
+    others = [host for host in known if (":" in host.address) is not (":" in first.address)]
+    missing = [
         Problem(
             host.name,
             "slipway_address",
@@ -305,4 +308,13 @@ def _addresses(inventory: Inventory) -> list[Problem]:
         )
         for host in inventory.hosts
         if host.name in needed and not host.address
+    ]
+    return missing + [
+        Problem(
+            host.name,
+            "slipway_address",
+            f"is {host.address}, but {first.name} has {first.address}: rules and connections between them need one family",
+            "Set slipway_address of all hosts to IPv4, or of all to IPv6 addresses",
+        )
+        for host in others
     ]

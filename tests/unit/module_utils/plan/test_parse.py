@@ -344,3 +344,12 @@ def test_every_key_is_documented() -> None:
     keys |= {option for options in ALSO.values() for option in options}
     assert {key for key in keys if f"`{key}`" not in text} == set()
     assert {key for key in ALSO if f"`{{{key}: " not in text} == set()
+
+
+def test_addresses_of_two_families_cannot_work_together() -> None:
+    (found,) = problems(fleet(db1={"ansible_host": "fd77::13"}))
+    assert (found.where, found.key) == ("db1", "slipway_address")
+    assert "is fd77::13, but web1 has 10.87.0.11" in found.line()
+    assert problems(fleet(db1={"ansible_host": "fd77::13", "slipway_address": "10.87.0.13"})) == []
+    six = {name: {"ansible_host": f"fd77::{number}"} for number, name in enumerate(("web1", "web2", "db1"), 11)}
+    assert problems(fleet(**six)) == []
