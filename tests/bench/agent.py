@@ -2,13 +2,14 @@
 """Runs on the server of bench-cutover and moves traffic in each of the ways, as fast as that way goes.
 
 Reads one JSON object a line, {"way": …, "to": SLOT}, and answers with one: `at` and `done`, seconds since 1970, of the
-moving itself, `switch_ms` between both, and `total_ms` of everything around it. Standard library and the host's own slipway.
+moving itself, `total_ms` of everything around it, `cpu` seconds that a command took. Standard library and the host's slipway.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -26,22 +27,23 @@ NGINX = "/etc/nginx/bench"
 
 
 class Watched(Disk):
-    """Remembers when flags moved."""
+    """Remembers when the flags of slots moved; those of failover, which go along, move no traffic."""
 
     def __init__(self):
         super().__init__()
-        self.moved = []
+        self.slots, self.moved = (), []
 
-    def create_flag(self, path):
-        self.timed(super().create_flag, path)
+    def create_flag(self, *arguments):
+        self.timed(super().create_flag, arguments)
 
-    def remove_flag(self, path):
-        self.timed(super().remove_flag, path)
+    def remove_flag(self, *arguments):
+        self.timed(super().remove_flag, arguments)
 
-    def timed(self, action, path):
+    def timed(self, action, arguments):
         begun = time.time()
-        action(path)
-        self.moved.append((begun, time.time()))
+        action(*arguments)
+        if arguments[0].name in self.slots:
+            self.moved.append((begun, time.time()))
 
 
 def flag(to):
@@ -49,6 +51,7 @@ def flag(to):
     disk = Watched()
     host = Host(disk=disk)
     app = host.app(APP)
+    disk.slots = app.slot_order
     release = host.records(APP).traffic().releases.get(to)
     cutover = Cutover(host, app)
     done = cutover.switch(Request(to=to, release=release))
@@ -58,12 +61,14 @@ def flag(to):
 
 def rollback(_to):
     """The command on the host, as somebody types it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun = time.time()
     done = subprocess.run(["slipway", "rollback", APP, "--json"], capture_output=True, text=True, check=False)
     ended = time.time()
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return begun, ended
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return begun, ended, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
 
 def write(name, to):
@@ -122,8 +127,8 @@ for line in sys.stdin:
     order = json.loads(line)
     start = time.time()
     try:
-        at, moved = WAYS[order["way"]](order["to"])
-        answer = {"at": at, "done": moved, "switch_ms": (moved - at) * 1000, "total_ms": (time.time() - start) * 1000}
+        at, moved, *cpu = WAYS[order["way"]](order["to"])
+        answer = {"at": at, "done": moved, "total_ms": (time.time() - start) * 1000, "cpu": cpu[0] if cpu else 0.0}
     except Exception as error:
         answer = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(answer), flush=True)

@@ -15,12 +15,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.bench import judge, place
-from tests.bench.judge import Figures, Move
+from tests.bench.judge import Figures, Move, Took
 from tests.bench.measure import CommandFailed
 from tests.bench.system import CACHE, FIRST
 from tests.client import records
@@ -31,6 +31,8 @@ from tests.fleet.spec import Spec
 RESULT = CACHE / "cutover.json"
 EVERY = 2.2
 """Seconds from one cutover to the next, when it does not take longer."""
+REST = {"restart": 6.0}
+"""Seconds of quiet after a move, where the new process needs some to listen."""
 RELAY_BASE = 21000
 LONGEST = 420.0
 """Seconds after which our way stops, even with fewer requests than wanted."""
@@ -68,7 +70,7 @@ class Agent:
         answer: dict[str, Any] = json.loads(self.process.stdout.readline() or '{"error": "the agent ended"}')
         if "error" in answer:
             raise FleetError(f"{way} to {to} failed: {answer['error']}")
-        return Move(RELEASE_OF[to], answer["at"], answer["done"], answer["total_ms"])
+        return Move(RELEASE_OF[to], answer["at"], answer["done"], answer["total_ms"], answer["cpu"])
 
     def end(self) -> None:
         assert self.process.stdin
@@ -137,15 +139,16 @@ def measure(way: str, agent: Agent, start: str, plan: Plan, port: int, connectio
         while len(moves) < plan.moves[way] or (counter.now() < wanted and time.monotonic() - begun < LONGEST):
             slot = other(slot)
             moves.append(agent.move(way, slot))
-            due = max(due + EVERY, time.monotonic() + judge.AFTER)
+            due = max(due + EVERY, time.monotonic() + REST.get(way, judge.AFTER))
             time.sleep(due - time.monotonic())
     return judge.figures(records.load(log), moves)
 
 
-def rollbacks(agents: list[Agent], plan: Plan, port: int, inventory: Path) -> tuple[list[float], list[float], Figures]:
-    """Seconds of the command on the host and of rollback.yml, each after a cutover, with the figures of its clients."""
+def rollbacks(agents: list[Agent], plan: Plan, port: int, inventory: Path) -> tuple[list[Took], list[Took], Figures]:
+    """What the command on the host took and what rollback.yml did, each after a cutover, with the figures of its clients."""
     log, moves = place.LOGS / "rollback.jsonl", []
-    commands, playbooks = [], []
+    commands: list[Took] = []
+    playbooks: list[Took] = []
     slot = place.description()["default_slot"]
     with step(f"{plan.rollbacks} rollbacks on the host, {plan.playbooks} by rollback.yml"), clients(log, port, 12):
         time.sleep(plan.steady)
@@ -153,7 +156,7 @@ def rollbacks(agents: list[Agent], plan: Plan, port: int, inventory: Path) -> tu
             moves.append(agents[0].move("flag", other(slot)))
             time.sleep(1)
             done = agents[0].move("rollback", slot)
-            commands.append(done.switch_ms / 1000)
+            commands.append(Took(done.switch_ms / 1000, done.cpu))
             moves.append(done)
             time.sleep(0.5)
         for _ in range(plan.playbooks):
@@ -162,7 +165,7 @@ def rollbacks(agents: list[Agent], plan: Plan, port: int, inventory: Path) -> tu
             time.sleep(1)
             begun = time.time()
             cost = place.play("rollback", inventory, "rollback.yml", "-e", f"app={place.APP}")
-            playbooks.append(cost.wall)
+            playbooks.append(Took(cost.wall, cost.controller))
             moves.append(Move(RELEASE_OF[slot], begun, begun + cost.wall, cost.wall * 1000))
     return commands, playbooks, judge.figures(records.load(log), moves)
 
@@ -198,26 +201,27 @@ def run(spec: Spec, inventory: Path, plan: Plan, connections: int) -> int:
 
 
 def report(
-    ways: dict[str, Figures], commands: list[float], playbooks: list[float], around: Figures, plan: Plan, seconds: float
+    ways: dict[str, Figures], commands: list[Took], playbooks: list[Took], around: Figures, plan: Plan, seconds: float
 ) -> None:
     """Print the table and the goals, and keep everything as JSON."""
     goals = judge.goals(ways, commands, playbooks, plan.whole)
     print(f"\nOne host, {os.cpu_count()} cores for everything, load {os.getloadavg()[0]:.1f}; 20 ms each way to the clients.")
     print("Three figures are median / 95th percentile / maximum.\n")
     print(judge.table(ways))
-    print(f"\nslipway rollback on the host: {judge.spread(commands, 2)} s ({len(commands)} times)")
-    print(f"rollback.yml on two hosts: {judge.spread(playbooks, 2)} s ({len(playbooks)} times)")
-    print(f"around these: {around.failed} of {around.requests} requests failed, {around.websockets_cut} WebSockets cut")
+    times = f"{len(commands)} times slipway rollback, {len(playbooks)} times rollback.yml"
+    print(f"\nAround {times}: {around.failed} of {around.requests} requests failed, {around.websockets_cut} WebSockets cut")
     for name, each in (*ways.items(), ("rollback", around)):
-        print("\n".join(f"  {judge.NAMES.get(name, name)}: {count} x {text}" for text, count in each.failures.items()))
+        for text, count in each.failures.items():
+            print(f"  {judge.NAMES.get(name, name)}: {count} x {text}")
+    print("")
     print("\n".join(f"{'met    ' if met else 'NOT MET'} {text}" for text, met in goals))
     document = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cores": os.cpu_count(),
         "seconds": round(seconds, 1),
         "ways": {name: each.as_dict() for name, each in ways.items()},
-        "rollback_s": commands,
-        "rollback_yml_s": playbooks,
+        "rollback": [asdict(each) for each in commands],
+        "rollback_yml": [asdict(each) for each in playbooks],
         "around_rollbacks": around.as_dict(),
         "goals": [{"goal": text, "met": met} for text, met in goals],
     }

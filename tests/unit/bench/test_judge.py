@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from tests.bench import judge
-from tests.bench.judge import Move
+from tests.bench.judge import Move, Took
 from tests.bench.relay import Near, route
 
 
@@ -47,7 +47,7 @@ def test_first_on_the_new_slot_and_last_on_the_old_one():
 
 def test_goals_and_table():
     good = judge.figures([request(t / 10, release="v2") for t in range(100, 130)], MOVES[:1])
-    goals = dict(judge.goals({"flag": good}, [0.2, 0.9, 0.25], [6.0], whole=False))
+    goals = dict(judge.goals({"flag": good}, [Took(0.2, 0.1), Took(0.9, 0.1), Took(0.25, 0.1)], [Took(6.0, 1.5)], whole=False))
     assert list(goals.values()) == [True, False, False, True, False]
     assert not dict(judge.goals({"flag": good}, [], [], whole=True)).popitem()[1]
     assert "| **failed requests** | **0** | **0** |" in judge.table({"flag": good, "reload": good})
