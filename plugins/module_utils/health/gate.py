@@ -229,7 +229,8 @@ def _reason(rules: GateRules, verdict: Verdict, attempts: Sequence[Attempt]) -> 
         return f"{rules.successes} successes in a row over at least {rules.min_healthy:g} s"
     bad = next((look for look in reversed(attempts) if not look.ok), None)
     if bad is None:
-        return f"healthy, but not for {rules.min_healthy:g} s within the deadline of {rules.deadline:g} s"
+        wanted = f"{rules.successes} times in a row over {rules.min_healthy:g} s"
+        return f"healthy, but not {wanted} within the deadline of {rules.deadline:g} s"
     return f"not healthy within {rules.deadline:g} s; {bad.target}: {bad.detail}"
 
 

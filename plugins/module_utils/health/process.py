@@ -32,9 +32,10 @@ class Identity:
         """What happened between this identity and `now`, or None when it is the same living process."""
         if not now.alive:
             return f"died: {now.state}"
-        if now.restarts != self.restarts:
+        if now.restarts > self.restarts:
             return f"was restarted {now.restarts - self.restarts} times: it does not stay up"
-        if now.process != self.process:
+        # A start by hand sets the count back to zero.
+        if now.process != self.process or now.restarts < self.restarts:
             return "was replaced by another process: it did not stay up"
         return None
 

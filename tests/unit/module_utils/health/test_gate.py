@@ -140,3 +140,8 @@ def test_verdict_follows_the_definition(rounds: list[tuple[bool, float]]) -> Non
 def test_spread() -> None:
     assert gate.spread([]) == {}
     assert gate.spread([float(value) for value in range(1, 101)]) == {"p50": 51.0, "p95": 96.0, "max": 100.0}
+
+
+def test_well_but_too_late() -> None:
+    late = run(True, rules=GateRules(successes=3, interval=1.0, min_healthy=4.0, deadline=3.0))
+    assert late.reason == "healthy, but not 3 times in a row over 4 s within the deadline of 3 s"

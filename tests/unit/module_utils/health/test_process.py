@@ -157,6 +157,8 @@ def test_logs() -> None:
 
 def test_identity_in_words() -> None:
     assert Identity(True, "running", "a", 0).lost(Identity(True, "running", "a", 0)) is None
+    lost = Identity(True, "running", "a", 2).lost(Identity(True, "running", "b", 0))
+    assert lost == "was replaced by another process: it did not stay up"
 
 
 def test_secrets_of_environment_files() -> None:
