@@ -179,6 +179,7 @@ def _recover_one(options: argparse.Namespace, host: Host, name: str) -> None:
 
     app = host.app(name)
     host.is_deadman = bool(options.deadline)
+    workers_to = None
     while True:
         # Past the deadline a hung run must not stop the dead man: it goes on without the lock.
         with host.lock(name).held(f"recovery of {name}", 2.0, insist=not options.deadline):
@@ -188,10 +189,11 @@ def _recover_one(options: argparse.Namespace, host: Host, name: str) -> None:
         if not options.deadline or found.action != "waiting":
             data = {"app": name, "action": found.action, "message": found.message, "active": found.active, "txn": found.txn}
             _say(options, data, f"{name}: {found.message}. Traffic is on {found.active}.")
+            workers_to = found.active if found.rollback else None
             break
         host.clock.sleep(found.left)
     if not options.deadline:
-        _workers_again(host, app)
+        _workers_again(host, app, workers_to)
         for slot in recovery.rearm_retirements(host, app):
             print(f"{name}: slot {slot} will be stopped when its time is over.", file=sys.stderr)
 
@@ -203,11 +205,11 @@ def _move(options: argparse.Namespace, host: Host) -> int:
     return _say(options, done, f"{options.app}: {done['outcome']}, traffic is on {done['to']}.")
 
 
-def _workers_again(host: Host, app: App) -> None:
-    """Finish a handover that a restart interrupted, by itself and not within this lock."""
+def _workers_again(host: Host, app: App, to: Optional[str]) -> None:
+    """Finish a handover that a restart interrupted, or begin the one `to` a slot, by itself and not within this lock."""
     from . import workers
 
-    target = workers.Workers(host, app).duty().target if workers.mine(app) else None
+    target = to or (workers.Workers(host, app).duty().target if workers.mine(app) else None)
     if target is not None and workers.hand_over(host, app, target):
         print(f"{app.name}: the workers of {app.host} go on moving to {target}.", file=sys.stderr)
 

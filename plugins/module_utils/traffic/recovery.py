@@ -31,7 +31,10 @@ LATE = 0.5
 
 @dataclass(frozen=True)
 class Recovered:
-    """What was found and done; `waiting` is the transaction that still waits for its confirmation."""
+    """What was found and done; `waiting` is the transaction that still waits for its confirmation.
+
+    `rollback`: an operator's rollback was finished, so that the workers here belong to the slot that is active now.
+    """
 
     action: str
     message: str
@@ -40,6 +43,7 @@ class Recovered:
     changed: bool = False
     waiting: Optional[Transaction] = None
     left: float = 0.0
+    rollback: bool = False
 
 
 def recover(host: Host, app: App, fired: bool = False) -> Recovered:
@@ -62,7 +66,7 @@ def recover(host: Host, app: App, fired: bool = False) -> Recovered:
     if tx.kind == "rollback" and tx.has("intent switch"):
         flags.switch(tx.target)
         moves.complete(host, app, tx)
-        return Recovered("finished", f"finished the rollback to {tx.target}", tx.target, tx.txn, True)
+        return Recovered("finished", f"finished the rollback to {tx.target}", tx.target, tx.txn, True, rollback=True)
     if active == tx.source:
         share = flags.share(tx.target)
         flags.switch(tx.source)
