@@ -104,7 +104,7 @@ def lines(data: dict[str, object]) -> list[str]:
     for name, slot in slots.items() if isinstance(slots, dict) else ():
         marker = ">" if slot["active"] else " "
         parts = [slot["release"] or "-", slot["state"]]
-        if slot["retire_in"] is not None and slot["state"] != "draining":
+        if slot["retire_in"] is not None and slot["state"] == "standby":
             parts.append(f"drained in {slot['retire_in']} s" if slot["retire_in"] > 0 else "drained when no request comes")
         parts.extend(f"{item['name']} {item['state']}" for item in slot["instances"])
         text.append(f" {marker} {name:<10} " + "  ".join(str(part) for part in parts))
