@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from dataclasses import dataclass
 from typing import Optional
 
@@ -162,7 +162,7 @@ class Rollback:
             return result
 
     def _begin(self, request: Request, choice: Choice, active: str) -> str:
-        txn = uuid.uuid4().hex[:12]
+        txn = os.urandom(6).hex()
         lease = self.host.leases(self.app.name).holder()
         bad = self.records.traffic().releases.get(active) if request.reason else None
         self.journal.rotate()
