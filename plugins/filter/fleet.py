@@ -131,6 +131,7 @@ class FilterModule:
         functions = (
             slipway_results,
             slipway_failures,
+            slipway_history,
             slipway_last_words,
             slipway_never_deployed,
             slipway_choice,

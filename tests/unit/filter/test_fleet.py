@@ -112,3 +112,10 @@ def test_outside_asks_sites_and_tries_private_ports() -> None:
     assert [check["url"] for check in checks if check["kind"] == "http"] == ["https://a.example/up", "http://a.example/"]
     assert [check["port"] for check in checks if check["kind"] == "reach"] == ["3000", "5432", "6432"]
     assert all(check["closed"] for check in checks if check["kind"] == "reach")
+
+
+def test_the_history_of_a_fleet_is_offered() -> None:
+    offered = fleet.FilterModule().filters()
+    assert {"slipway_history", "slipway_results", "slipway_last_words"} <= set(offered)
+    told = {"web1": {"entries": [{"at": "2026-05-30T10:00:00.000Z", "event": "started", "app": "shop"}]}, "web2": None}
+    assert [line.split()[-1] for line in offered["slipway_history"](told, 5)] == ["event", "started"]
