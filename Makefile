@@ -55,6 +55,11 @@ bench-cutover: $(VENV)/.made ## Flag, reload, stop-then-start and HAProxy under 
 bench-verdict: $(VENV)/.made ## How often verdicts on live traffic are wrong, by simulation
 	@python -m tests.bench.verdict $(ARGS)
 
+.PHONY: matrix
+matrix: $(VENV)/.made ## Every fault in every state of a cutover, on two hosts, as a table
+	@SLIPWAY_MATRIX=all python -m tests.scenarios cutover
+	@cat .cache/matrix.txt
+
 .PHONY: docs
 docs: $(VENV)/.made ## Write the variable tables of the roles' README files
 	@python -m tests.docs

@@ -24,6 +24,8 @@ STANDARD: Mapping[str, Mapping[str, str]] = {
     "bad-lying": {"FAULT_HEALTH": "lying"},
     "bad-crash": {"CRASH_AFTER": "5"},
     "bad-boot": {"FAULT_BOOT": "exit"},
+    "bad-errors": {"FAULT_ERRORS": "0.1"},
+    "bad-slow": {"FAULT_LATENCY": "2"},
     "expand": {"MIGRATION": "expand:one"},
     "expand-slow": {"MIGRATION": "expand:two", "FAULT_MIGRATION": "slow:6"},
     "expand-fail": {"MIGRATION": "expand:three", "FAULT_MIGRATION": "fail"},

@@ -92,10 +92,17 @@ class System:
         return [json.loads(line) for line in text.splitlines()]
 
     def get(
-        self, path: str = "/version", method: str = "GET", port: int = 443, name: str = "", **headers: str
+        self,
+        path: str = "/version",
+        method: str = "GET",
+        port: int = 443,
+        name: str = "",
+        timeout: float = 20,
+        address: str = "",
+        **headers: str,
     ) -> tuple[int, dict, bytes]:
-        """Status, headers in lower case and body of one request to the edge on a fresh connection."""
-        raw: socket.socket = socket.create_connection((self.address(self.edge), port), timeout=20)
+        """Status, headers in lower case and body of one request to the edge (at `address`, if known) on a fresh connection."""
+        raw: socket.socket = socket.create_connection((address or self.address(self.edge), port), timeout=timeout)
         if port == 443:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -113,10 +120,10 @@ class System:
         return str(json.loads(self.get()[2])["release"])
 
     @contextmanager
-    def client(self, log: Path) -> Iterator[None]:
-        """The continuous client, while the block runs."""
+    def client(self, log: Path, *more: str) -> Iterator[None]:
+        """The continuous client, with `more` options, while the block runs."""
         command = [sys.executable, "-m", "tests.client", "run", "--url", f"https://{self.domain}", "--insecure"]
-        options = ["--connect", f"{self.address(self.edge)}:443", "--log", str(log), "--db", "1"]
+        options = ["--connect", f"{self.address(self.edge)}:443", "--log", str(log), *(more or ("--db", "1"))]
         process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL)
         try:
             time.sleep(3)

@@ -14,9 +14,12 @@ require_relative 'websocket'
 class Application
   HEALTH = %w[/health/database /health/configuration /health/performance /health/storage /health/simple].freeze
   SLOWEST = 120
+  PROBE = 'slipway-probe'
 
   def initialize
     Settings.load_faults
+    @latency = ENV.fetch('LATENCY', '0').to_f / 1000 * ENV.fetch('FAULT_LATENCY', '1').to_f
+    @errors = ENV.fetch('FAULT_ERRORS', '0').to_f
     $stdout.sync = true
     @metrics = Metrics.new
     @health = Health.new(@metrics)
@@ -42,10 +45,17 @@ class Application
   def answer(env)
     return WebSocket.start(env, headers) && [:hijacked] if env['PATH_INFO'] == '/ws' && WebSocket.upgrade?(env)
 
+    work unless env['HTTP_USER_AGENT'] == PROBE
     Settings.system == 'laravel' ? laravel(env) : ruby(env)
   rescue StandardError => e
     warn "#{env['PATH_INFO']}: #{e.full_message(highlight: false)}"
     [500, { error: e.class.name, message: e.message.strip[0, 200] }]
+  end
+
+  # What health checks do not see of a release.
+  def work
+    sleep @latency if @latency.positive?
+    raise "FAULT_ERRORS=#{@errors}: this request fails" if rand < @errors
   end
 
   # The same program standing in for the system that is replaced.

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cutovers that prove themselves: releases judged by live traffic, every fault in every state, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.client import records, report
+from tests.fleet.shell import attempt
+from tests.path import matrix
+from tests.path.system import COLOUR, System
+
+EDGES = ("web1", "web2")
+LOAD = ("--keepalive", "7", "--fresh", "3", "--post", "0", "--slow", "0", "--websockets", "0")
+"""Each edge judges the requests that it saw itself, so each needs as many as a verdict wants within a step."""
+FIGURES = "requests, "
+BAD = {"bad-errors": "requests failed, ", "bad-slow": "times as long as the control's"}
+"""Bad releases, and words of the verdict on each."""
+SLIPWAY = "/usr/local/sbin/slipway"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a deployment printed, with the time of each line."""
+
+    rc: int
+    lines: Sequence[tuple[float, str]]
+    ended: float
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "\n".join(line for _at, line in self.lines)
+
+    def when(self, *words: str) -> float:
+        """When the first line with all of `words` came."""
+        return next((at for at, line in self.lines if all(word in line for word in words)), 0.0)
+
+
+@pytest.fixture(scope="module")
+def system() -> System:
+    return System("shop", "shop.example", "web1")
+
+
+def command(system: System, release: str, *more: str) -> list[str]:
+    """The command line of a deployment."""
+    inventory = os.environ["MOLECULE_INVENTORY_FILE"]
+    return ["ansible-playbook", "deploy.yml", "-i", inventory, "-e", f"app={system.app}", "-e", f"release={release}", *more]
+
+
+def deploy(system: System, release: str, *more: str) -> Said:
+    """Deploy and note when each line was printed."""
+    argv = command(system, release, *more)
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    lines = [(time.time(), COLOUR.sub("", line.rstrip())) for line in process.stdout]
+    return Said(process.wait(timeout=30), lines, time.time())
+
+
+@contextmanager
+def load(system: System, directory: Path) -> Iterator[dict[str, Path]]:
+    """The continuous client at both edges; the log of each."""
+    logs = {edge: directory / f"{edge}-{time.time():.0f}.jsonl" for edge in EDGES}
+    with ExitStack() as stack:
+        for edge, log in logs.items():
+            stack.enter_context(replace(system, edge=edge).client(log, *LOAD))
+        yield logs
+
+
+def requests_of(log: Path) -> list[records.Record]:
+    """The requests in a log."""
+    return [record for record in records.load(log) if "kind" in record]
+
+
+def course(system: System, edge: str) -> list[dict]:
+    """What the last transaction told on an edge."""
+    txn = replace(system, edge=edge).journal()[-1]["txn"]
+    text = system.on(edge, "cat", f"/var/lib/slipway/{system.app}/runs/{txn}.jsonl")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def share(requests: Sequence[records.Record], release: str, since: float, until: float) -> float:
+    """Percent of the requests that began then and were answered by `release`."""
+    seen = [record.get("release") for record in requests if since < record["t"] < until]
+    return 100 * seen.count(release) / max(len(seen), 1)
+
+
+def status(system: System, edge: str, app: str = "") -> dict:
+    """slipway status --json."""
+    return dict(json.loads(system.on(edge, SLIPWAY, "status", app or system.app, "--json")))
+
+
+def good(system: System, directory: Path, release: str) -> None:
+    """A good release passes canary, bake and confirmation, seen from outside and in the output while it runs."""
+    began = time.time()
+    with load(system, directory) as logs:
+        said = deploy(system, release)
+    assert said.rc == 0, said.text
+    for edge, log in logs.items():
+        for number, percent in enumerate((25, 50), start=1):
+            at = said.when(edge, f"CANARY: canary {number}/2 at {percent} %:", FIGURES)
+            assert 0 < at < said.ended - 3, said.text
+        assert said.when(edge, "BAKING") < said.ended - 2, said.text
+        requests = requests_of(log)
+        moves = [move for move in report.moves(replace(system, edge=edge).journal()) if move.at > began]
+        figures = report.summarise(records.load(log), moves)
+        assert figures["failures"] == 0, figures["failure_examples"]
+        assert [switch["stale"] for switch in figures["switches"]] == [0]
+        told = [line for line in course(system, edge) if line.get("state") in ("CANARY", "SWITCHED") and "share" in line]
+        begins = {line["share"]: line["at"] for line in reversed(told)}
+        for percent, following in ((25, 50), (50, 100)):
+            seen = share(requests, release, begins[percent], begins[following])
+            print(f"{edge}: {seen:.1f} % of the requests at {percent} %")
+            assert percent - 12 < seen < percent + 12
+        print(f"{edge}: {figures['requests']} requests, {figures['failures']} failed, {figures['latency_ms']}")
+
+
+def bad(system: System, directory: Path, release: str, words: str) -> None:
+    """A bad one is taken back in a step of its canary, with the reason, and only its own answers were bad."""
+    before = system.release()
+    with load(system, directory) as logs:
+        said = deploy(system, release, "-e", "force=true")
+    assert said.rc != 0, said.text
+    assert "in canary " in said.text, said.text
+    assert words in said.text, said.text
+    judged = [edge for edge in EDGES if release in status(system, edge)["bad"]]
+    assert judged, said.text
+    for edge, log in logs.items():
+        there = replace(system, edge=edge)
+        assert there.release() == before
+        assert status(system, edge)["transaction"] is None
+        requests = requests_of(log)
+        back = next(entry["at"] for entry in reversed(there.journal()) if entry["step"] in ("revert", "end"))
+        assert [record for record in requests if record["t"] > back and record.get("release") == release] == []
+        others = [record for record in requests if report.failed(record) and record.get("release") != release]
+        assert others == [], others[:5]
+        asked = [record for record in requests if record.get("release") == release]
+        print(f"{edge}: {release} had {len(asked)} of {len(requests)} requests")
+
+
+def test_a_good_release_goes_all_the_way(system, tmp_path):
+    good(system, tmp_path, "v2")
+
+
+@pytest.mark.parametrize(
+    ("release", "words"), [("bad-errors", "requests failed, "), ("bad-slow", "times as long as the control's")]
+)
+def test_a_bad_release_is_taken_back_in_a_step_of_its_canary(system, tmp_path, release, words):
+    bad(system, tmp_path, release, words)
+
+
+def test_a_killed_deployment_is_finished_by_the_next_one(system, tmp_path):
+    known = len(system.journal())
+    with load(system, tmp_path) as logs:
+        process = subprocess.Popen(command(system, "v3"), stdout=subprocess.DEVNULL, start_new_session=True)
+        until = time.monotonic() + 120
+        while not any(entry["step"] == "canary" for entry in system.journal()[known:]):
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        txn = system.journal()[-1]["txn"]
+        said = deploy(system, "v3")
+    assert said.rc == 0, said.text
+    assert {replace(system, edge=edge).journal()[-1]["txn"] for edge in EDGES} == {txn}
+    for edge, log in logs.items():
+        assert replace(system, edge=edge).release() == "v3"
+        failures = [record for record in requests_of(log) if report.failed(record)]
+        assert failures == []
+
+
+def test_every_fault_leaves_a_healthy_slot_in_charge():
+    cells = matrix.play_all(matrix.CELLS if os.environ.get("SLIPWAY_MATRIX") == "all" else matrix.SHORT)
+    print(matrix.table(cells))
+    assert [cell for cell in cells if cell.problem] == []
+
+
+def refused(system: System, rc: int, words: str, *argv: str, edge: str = "web1") -> None:
+    """The host command ends with `rc` and says `words`."""
+    done = attempt(["docker", "exec", matrix.Lane(replace(system, edge=edge)).container, *argv])
+    assert (done.returncode, words in done.stderr) == (rc, True), done
+
+
+def test_what_is_not_known_is_refused(system):
+    refused(system, 2, "no application 'nosuch' on this host", SLIPWAY, "status", "nosuch")
+    refused(system, 2, "Known here: left, right, shop", SLIPWAY, "rollback", "nosuch")
+    refused(system, 1, "has no slot 'purple' on web1. Slots: blue, green.", SLIPWAY, "rollback", "shop", "--to", "purple")
+    refused(system, 1, "nothing waits for a confirmation of shop", SLIPWAY, "confirm", "shop", "--txn", "nosuch")
+    refused(system, 1, "nothing was asked for under the name nosuch", SLIPWAY, "move", "shop", "--txn", "nosuch")
+    refused(system, 3, "is at work on this application", "flock", "/run/lock/slipway-shop.lock", SLIPWAY, "unlock", "shop")
+    assert "has no slot 'purple'" in matrix.Lane(system).agent("begin", to="purple", release="v1", txn="t1")["refused"]
+
+
+def test_leases_bind_until_they_expire(system):
+    lane = matrix.Lane(replace(system, app="left", domain="left.example"))
+    target, release = lane.ready()
+    lane.agent("lease", txn="another", ttl=600)
+    words = "somebody holds the lease of left (transaction another)"
+    answer = lane.agent("begin", to=target, release=release, txn="mine")
+    assert words in answer["refused"], answer
+    assert answer["kind"] == "Busy"
+    lane.agent("lease", txn="another", ttl=0.01)
+    assert lane.agent("begin", to=target, release=release, txn="mine")["refused"] == ""
+    assert lane.agent("reached", txn="mine", state="HEALTHY")["reached"] == "HEALTHY"
+    assert "lease_taken_over" in system.on("web1", SLIPWAY, "history", "left")
+    system.on("web1", SLIPWAY, "rollback", "left")
+    assert lane.agent("look")["transaction"] is None
+
+
+def test_a_newer_journal_is_not_guessed_at(system):
+    path, newer = "/var/lib/slipway/left/journal.jsonl", '{"v": 99, "txn": "later", "step": "begin"}'
+    before = system.on("web1", "cat", path)
+    system.on("web1", "sh", "-c", f"echo '{newer}' >>{path}")
+    try:
+        for verb in ("status", "rollback", "recover"):
+            refused(system, 1, "was written by a newer slipway (format 99", SLIPWAY, verb, "left")
+        assert replace(system, app="left", domain="left.example").get()[0] == 200
+    finally:
+        system.on("web1", "sh", "-c", f"sed -i '$d' {path}")
+    assert system.on("web1", "cat", path) == before
+
+
+def test_flags_that_were_edited_by_hand_are_shown_and_led_back(system):
+    left = replace(system, app="left", domain="left.example")
+    lane = matrix.Lane(left)
+    target, release = lane.ready()
+    assert lane.agent("begin", to=target, release=release, txn="edited")["refused"] == ""
+    assert lane.agent("reached", txn="edited", state="ended")["reached"] == "ended"
+    system.on("web1", SLIPWAY, "confirm", "left")
+    source = "green" if target == "blue" else "blue"
+    on, off = ("green", "touch") if target == "blue" else ("green", "rm")
+    system.on("web1", "sh", "-c", f"{off} /var/lib/slipway/left/flags/{on}; touch /var/lib/slipway/left/flags/purple")
+    seen = status(system, "web1", "left")
+    assert (seen["active"], seen["unknown_flags"]) == (source, ["purple"])
+    system.on("web1", SLIPWAY, "rollback", "left")
+    assert left.release() == release
+    system.on("web1", "rm", "/var/lib/slipway/left/flags/purple")
+    assert status(system, "web1", "left")["active"] == target
