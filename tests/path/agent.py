@@ -71,7 +71,7 @@ def begin(app: str, to: str, release: str, txn: str) -> dict[str, Any]:
     return {"refused": ""}
 
 
-def reached(app: str, txn: str, state: str) -> dict[str, Any]:
+def reached(app: str, txn: str, state: str, seconds: float = PATIENCE) -> dict[str, Any]:
     """Wait until the run told of `state`, or ended."""
     progress = HOST.progress(HOST.app(app), txn)
 
@@ -81,7 +81,7 @@ def reached(app: str, txn: str, state: str) -> dict[str, Any]:
         lines, _next = progress.lines()
         return state if any(line.get("state") == state for line in lines) else ""
 
-    return {"reached": until(look, f"{txn} in {state}")}
+    return {"reached": until(look, f"{txn} in {state}", seconds)}
 
 
 def follow(app: str, txn: str) -> dict[str, Any]:

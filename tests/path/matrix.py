@@ -135,13 +135,15 @@ class Lane:
         """kill -9 of the main process of a unit; its systemd does what it was told to do then."""
         self.shell(f"kill -9 $(systemctl show --property=MainPID --value {unit})")
 
+    def idle(self) -> str:
+        """The slot that has no traffic."""
+        return _other(str(self.agent("look")["active"]))
+
     def prepare(self) -> None:
         """Both slots run a release, and all times are short."""
         known = json.loads((self.system.files / "releases.json").read_text())
         self.agent("tune", **TIMES)
-        active = self.agent("look")["active"]
-        other = "green" if active == "blue" else "blue"
-        release = "v2" if self.system.release() == "v1" else "v1"
+        other, release = self.idle(), "v2" if self.system.release() == "v1" else "v1"
         self.shell("mkdir -p {state}/runs")
         run(["docker", "cp", known[release]["archive"], f"{self.container}:{self.state}/release.tar.gz"])
         self.agent("start", to=other, release=release, archive=f"{self.state}/release.tar.gz")
@@ -374,10 +376,7 @@ def _again(lane: Lane, txn: str) -> str:
 
 def lanes() -> list[Lane]:
     """The hosts of the scenario."""
-    found = [Lane(System("left", "left.example", "web1")), Lane(System("right", "right.example", "web2"))]
-    for lane in found:
-        lane.prepare()
-    return found
+    return [Lane(System("left", "left.example", "web1")), Lane(System("right", "right.example", "web2"))]
 
 
 def play_all(cells: Sequence[tuple[str, str]], told: Callable[[Cell], None] = lambda _cell: None) -> list[Cell]:
@@ -398,6 +397,7 @@ def play_all(cells: Sequence[tuple[str, str]], told: Callable[[Cell], None] = la
 
     ready = lanes()
     with ThreadPoolExecutor(max_workers=len(ready)) as pool:
+        list(pool.map(Lane.prepare, ready))
         list(pool.map(work, ready))
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps([asdict(cell) for cell in done], indent=1))

@@ -17,12 +17,12 @@ import pytest
 
 from tests.client import records, report
 from tests.fleet.shell import attempt
-from tests.path import matrix
+from tests.path import matrix, rounds
 from tests.path.system import COLOUR, System
 
+ROUNDS = int(os.environ.get("SLIPWAY_ROUNDS", "1"))
+"""Of a good release and two bad ones, on each of the two hosts; 10 for the whole proof."""
 EDGES = ("web1", "web2")
-LOAD = ("--keepalive", "7", "--fresh", "3", "--post", "0", "--slow", "0", "--websockets", "0")
-"""Each edge judges the requests that it saw itself, so each needs as many as a verdict wants within a step."""
 FIGURES = "requests, "
 BAD = {"bad-errors": "requests failed, ", "bad-slow": "times as long as the control's"}
 """Bad releases, and words of the verdict on each."""
@@ -73,7 +73,7 @@ def load(system: System, directory: Path) -> Iterator[dict[str, Path]]:
     logs = {edge: directory / f"{edge}-{time.time():.0f}.jsonl" for edge in EDGES}
     with ExitStack() as stack:
         for edge, log in logs.items():
-            stack.enter_context(replace(system, edge=edge).client(log, *LOAD))
+            stack.enter_context(replace(system, edge=edge).client(log, *rounds.LOAD))
         yield logs
 
 
@@ -178,6 +178,13 @@ def test_a_killed_deployment_is_finished_by_the_next_one(system, tmp_path):
         assert replace(system, edge=edge).release() == "v3"
         failures = [record for record in requests_of(log) if report.failed(record)]
         assert failures == []
+
+
+def test_good_and_bad_releases_in_turn_are_judged_rightly(tmp_path):
+    judged, failed = rounds.play_all(matrix.lanes(), ROUNDS, tmp_path)
+    print(rounds.summary(judged))
+    assert [each for each in judged if not each.right] == []
+    assert failed == []
 
 
 def test_every_fault_leaves_a_healthy_slot_in_charge():
