@@ -204,6 +204,8 @@ def main() -> None:
         result = answer(host, given, module.check_mode)
     except SlipwayError as error:
         module.fail_json(msg=str(error), **error.facts)
+    except OSError as error:
+        module.fail_json(msg=f"this host failed: {error}. Traffic stays as its flags say: slipway status {given['app']}.")
     if result.get("running"):
         module.exit_json(**result)
     before = result["to"] if given["state"] == "confirmed" else result["from"]

@@ -93,6 +93,6 @@ def summary(judged: Sequence[Judged]) -> str:
     count, right = Counter(kind.values()), Counter(kind[each] for each in judged if each.right)
     asked = {name: sorted(each.requests for each in judged if kind[each] == name) for name in count}
     return "\n".join(
-        f"{name:10}  {right[name]} of {count[name]} judged rightly, the last verdict on {asked[name][0]}-{asked[name][-1]} requests"
+        f"{name:10}  {right[name]} of {count[name]} judged rightly, the last time on {asked[name][0]}-{asked[name][-1]} requests"
         for name in count
     )

@@ -139,8 +139,10 @@ class Cutover:
             self._refuse_bad(request)
             tx = self._begin(request)
             jury = host.jury(app, tx.source, tx.target)
-            report = self._gate(tx)
-            return self._move(tx, jury, report)
+            try:
+                return self._move(tx, jury, self._gate(tx))
+            except OSError as error:
+                raise self._back(tx, f"the disk failed: {error}", False) from error
 
     def confirm(self, txn: Optional[str] = None, owner: str = "slipway") -> dict[str, object]:
         """Make the switch that waits final; raises SlipwayError when there is none or nginx does not bear it out."""
@@ -159,7 +161,13 @@ class Cutover:
                         f"{app.name} is not confirmed: through nginx, {proof.detail}. The dead man stays armed and takes "
                         f"traffic back to {tx.source}; at once with: slipway rollback {app.name}."
                     )
-                self.journal.write(tx.txn, "done", "confirm", confirmed_by=owner)
+                try:
+                    self.journal.write(tx.txn, "done", "confirm", confirmed_by=owner)
+                except OSError as error:
+                    raise SlipwayError(
+                        f"{app.name} is not confirmed: the disk of {app.host} failed, {error}. Make room and confirm again: "
+                        f"the dead man stays armed and takes traffic back to {tx.source}."
+                    ) from error
             tx = moves.current(host, app, tx.txn)
             if self.flags.active() != tx.target:
                 raise self._taken_over(tx, tx)
@@ -317,21 +325,18 @@ class Cutover:
         steps = app.canary.steps if tx.rollback_allowed else ()
         if tx.rollback_allowed:
             self._arm(tx)
-        try:
-            for number, percent in enumerate(steps, start=1):
-                title = f"canary {number}/{len(steps)} at {percent} %"
-                self._deadline(tx, "canary", app.canary.patience + GRACE, share=percent)
-                self.flags.canary(tx.target, percent, spare)
-                self.journal.write(tx.txn, "done", "canary", share=percent)
-                self._tell(tx, "CANARY", title, share=percent)
-                trouble = self._attend(tx, jury, "CANARY", title, percent, app.canary.dwell, app.canary.patience)
-                if trouble is not None:
-                    raise self._back(tx, f"in {title}, {trouble.why}", trouble.guilty)
-            self._deadline(tx, "switch", app.confirm_deadline + float(str(tx.facts.get("wait", 0))), before=self.flags.present())
-            times = self.flags.switch(tx.target, spare)
-            self.journal.write(tx.txn, "done", "switch", **asdict(times))
-        except OSError as error:
-            raise self._back(tx, f"the disk failed: {error}", False) from error
+        for number, percent in enumerate(steps, start=1):
+            title = f"canary {number}/{len(steps)} at {percent} %"
+            self._deadline(tx, "canary", app.canary.patience + GRACE, share=percent)
+            self.flags.canary(tx.target, percent, spare)
+            self.journal.write(tx.txn, "done", "canary", share=percent)
+            self._tell(tx, "CANARY", title, share=percent)
+            trouble = self._attend(tx, jury, "CANARY", title, percent, app.canary.dwell, app.canary.patience)
+            if trouble is not None:
+                raise self._back(tx, f"in {title}, {trouble.why}", trouble.guilty)
+        self._deadline(tx, "switch", app.confirm_deadline + float(str(tx.facts.get("wait", 0))), before=self.flags.present())
+        times = self.flags.switch(tx.target, spare)
+        self.journal.write(tx.txn, "done", "switch", **asdict(times))
         self._tell(tx, "SWITCHED", f"all traffic on {tx.target}, moved in {times.switch_ms:g} ms", share=100, **asdict(times))
         return self._prove(tx, jury, report, asdict(times))
 

@@ -98,6 +98,10 @@ class Detached:
         except SlipwayError as error:
             progress.finish(None, error)
             raise
+        except OSError as error:
+            failed = SlipwayError(f"{self.app.host} failed while {self.app.name} moved: {error}")
+            progress.finish(None, failed)
+            raise failed from error
         progress.finish(result, None)
         return result
 

@@ -70,8 +70,10 @@ def recover(host: Host, app: App, fired: bool = False) -> Recovered:
     if active == tx.source:
         share = flags.share(tx.target)
         flags.switch(tx.source)
-        text = tx.reason or (f"interrupted with {share} % on {tx.target}" if share else "interrupted before traffic moved")
-        moves.end(host, app, tx, "rolled_back" if share or tx.has("intent revert") else "aborted", text, _bad(tx))
+        moved = share or tx.has("intent revert") or tx.has("done canary") or tx.has("done switch")
+        text = f"interrupted with {share} % on {tx.target}" if share else "interrupted before traffic moved"
+        text = tx.reason or ("interrupted once traffic was back" if moved and not share else text)
+        moves.end(host, app, tx, "rolled_back" if moved else "aborted", text, _bad(tx))
         return Recovered("ended", f"traffic stays on {active}: {text}", active, tx.txn, True)
     if tx.has("done confirm"):
         flags.switch(tx.target, moves.spare(app, tx))
