@@ -33,7 +33,7 @@ CANARY_DEADLINE = 1.5 + 30.0
 RECOVERY = 4.0
 """Seconds that a busy machine may need on top: to start the dead man, to ask the old slot, to ask again."""
 TIMES: dict[str, Any] = {
-    "gate": {"successes": 2, "interval": 0.5, "min_healthy": 1.0, "deadline": 15, "timeout": 2, "warmup": []},
+    "gate": {"successes": 2, "interval": 0.5, "min_healthy": 2.0, "deadline": 15, "timeout": 2, "warmup": []},
     "canary": {"steps": [50], "dwell": 1.5, "patience": 1.5},
     "verdict": {"min_samples": 1000, "on_inconclusive": "pass"},
     "bake": 2,
@@ -45,7 +45,7 @@ TIMES: dict[str, Any] = {
 FILL = """
 dd if=/dev/zero of={state}/filler bs=64k 2>/dev/null
 dd if=/dev/zero of={state}/filler bs=1 oflag=append conv=notrunc 2>/dev/null
-i=0; while : 2>/dev/null >{state}/slots/filler.$i; do i=$((i+1)); done
+i=0; while touch {state}/slots/filler.$i 2>/dev/null; do i=$((i+1)); done
 ! echo x 2>/dev/null >{state}/proof
 """
 EMPTY = "rm -f {state}/filler {state}/proof; find {state}/slots -name 'filler.*' -delete"
@@ -241,8 +241,8 @@ FAULTS = (
 CELLS = tuple((fault.name, state) for fault in FAULTS for state in fault.states)
 SHORT = (
     ("kill -9 run", "BAKING"), ("kill -9 run", "CONFIRM"), ("kill -9 SSH session", "CANARY"), ("kill -9 nginx", "SWITCHED"),
-    ("kill -9 new slot", "CANARY"), ("kill -9 new slot", "HOLD"), ("kill -9 old slot", "STAGED"), ("host restart", "BAKING"),
-    ("host restart", "SWITCHED"), ("full disk", "CANARY"), ("full disk", "CONFIRM"), ("failing nginx -t", "SWITCHED"),
+    ("kill -9 new slot", "CANARY"), ("kill -9 new slot", "HOLD"), ("kill -9 old slot", "STAGED"), ("host restart", "SWITCHED"),
+    ("full disk", "CANARY"), ("full disk", "CONFIRM"), ("failing nginx -t", "SWITCHED"),
     ("second deploy", "BAKING"), ("clock +1 h", "BAKING"), ("kill -9 run", "STAGED"),
 )  # fmt: skip
 """What CI runs: each fault and each state at least once."""
@@ -263,7 +263,8 @@ def play(lane: Lane, fault: Fault, state: str) -> Cell:
             fault.mend(lane)
             fault.after(lane)
     except (FleetError, AssertionError, KeyError, ValueError, subprocess.TimeoutExpired) as error:
-        cell.problem = f"{type(error).__name__}: {error}"[-600:]
+        cell.problem = f"{type(error).__name__}: {error}"[-900:]
+        lane.shell(f"slipway recover {lane.app}; slipway unlock {lane.app}; slipway rollback {lane.app}; true")
     return cell
 
 
@@ -276,7 +277,7 @@ def _move(lane: Lane, fault: Fault, state: str, cell: Cell, target: str, release
     wanted = {"STAGED": "PLANNED", "HOLD": "ended", "CONFIRM": "ended"}.get(state, state)
     reached = lane.agent("reached", txn=txn, state=wanted)["reached"]
     assert reached == wanted, f"reached {reached} instead of {state}: {lane.agent('look')}"
-    time.sleep(0.3)
+    time.sleep(0.0 if state == "STAGED" else 0.3)
     at = time.time()
     tried = state == "CONFIRM"
     if state == "CONFIRM" and fault.name == "kill -9 run":
@@ -291,7 +292,7 @@ def _move(lane: Lane, fault: Fault, state: str, cell: Cell, target: str, release
         assert session.returncode != 0, "the session ended by itself"
     # While a host is down nobody serves; what counts is the time from when it is up.
     up = time.time() if fault.name == "host restart" else at
-    found = _settle(lane, txn, state, tried, up)
+    found = _settle(lane, txn, state, tried, up, fault)
     cell.settled = round(time.time() - up, 1)
     cell.outcome = str(found["journal"]["outcome"])
     cell.reason = str(found["journal"]["reason"]) or cell.reason
@@ -322,18 +323,28 @@ def _session(lane: Lane, txn: str) -> subprocess.Popen[str]:
     return process
 
 
-def _settle(lane: Lane, txn: str, state: str, tried: bool, since: float) -> dict[str, Any]:
-    """Wait until nothing is open; a switch that is held is confirmed once. A run that died before traffic moved is run again."""
-    limit = CANARY_DEADLINE if state == "CANARY" else DEADLINE
-    until = since + 25 + limit + RECOVERY
+def _settle(lane: Lane, txn: str, state: str, tried: bool, since: float, fault: Fault) -> dict[str, Any]:
+    """Wait until nothing is open; a switch that is held is confirmed once.
+
+    What nobody on the host waits for is told as given up: a run that died before traffic moved. On a full disk no end can be
+    written: there is made room once traffic is back and the dead man has gone.
+    """
+    limit = CANARY_DEADLINE if state in ("STAGED", "CANARY") else DEADLINE
+    until = since + 30 + limit + RECOVERY
     while time.time() < until:
         found = lane.agent("look")
         if not found["running"]:
-            if found["transaction"] is None:
+            if found["transaction"] is None and not found["armed"]:
                 return found
+            if found["transaction"] is None:
+                continue  # the dead man is about to end
             if found["held"] and not tried:
                 tried = True
                 lane.agent("confirm", txn=txn)
+                continue
+            if fault.name == "full disk" and not found["armed"] and 100 in found["shares"].values():
+                fault.mend(lane)
+                lane.shell(f"slipway recover {lane.app}")
                 continue
             if state == "STAGED" and not found["armed"]:
                 return {**found, "journal": {**found["journal"], "outcome": "aborted", "reason": "killed before traffic moved"}}

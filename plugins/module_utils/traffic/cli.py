@@ -21,6 +21,8 @@ from .errors import Busy, SlipwayError
 from .host import Host
 
 OK, FAILED, USAGE, BUSY = 0, 1, 2, 3
+WAKE = 1.0
+"""Seconds between two looks of a dead man who came too early."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -191,7 +193,7 @@ def _recover_one(options: argparse.Namespace, host: Host, name: str) -> None:
             _say(options, data, f"{name}: {found.message}. Traffic is on {found.active}.")
             workers_to = found.active if found.rollback else None
             break
-        host.clock.sleep(found.left)
+        host.clock.sleep(min(found.left, WAKE))  # the next step may have a deadline that comes earlier
     if not options.deadline:
         _workers_again(host, app, workers_to)
         for slot in recovery.rearm_retirements(host, app):

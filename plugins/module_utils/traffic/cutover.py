@@ -266,6 +266,8 @@ class Cutover:
             _lease, stale = leases.acquire(txn, request.owner, ttl, release=request.release)
             if stale is not None:
                 self.records.remember("lease_taken_over", txn=txn, owner=request.owner, before=leases.describe(stale))
+        # One who was to go at the end of a run that was killed there must not wake up in this one.
+        host.end_deadman(app.name)
         self.journal.rotate()
         self.journal.write(
             txn,
@@ -346,7 +348,8 @@ class Cutover:
         seconds = self._first_deadline()
         self._deadline(tx, "arm", seconds)
         try:
-            host.arm_deadman(app.name, seconds)
+            # He wakes in time for the earliest deadline that a later step may have, and then waits for the one that is written.
+            host.arm_deadman(app.name, min(seconds, app.confirm_deadline))
         except ArmingFailed as error:
             moves.end(host, app, tx, "aborted", str(error))
             raise SlipwayError(f"{app.name} stays on {tx.source}: without a dead man no traffic moves. {error}") from error

@@ -108,8 +108,6 @@ def take_back(host: Host, app: App, tx: Transaction, reason: str, bad: bool) -> 
 def end(host: Host, app: App, tx: Transaction, outcome: str, reason: str, mark_bad: bool = False) -> None:
     """Write the outcome of `tx` everywhere, stop its dead man, give back a lease that it took for itself."""
     records = host.records(app.name)
-    if tx.kind == "cutover":
-        host.end_deadman(app.name)
     with though_the_disk_is_full():
         if mark_bad:
             records.mark_bad(tx.release, tx.txn, reason)
@@ -117,6 +115,9 @@ def end(host: Host, app: App, tx: Transaction, outcome: str, reason: str, mark_b
         if tx.facts.get("own_lease"):
             host.leases(app.name).release(tx.txn)
         host.journal(app).write(tx.txn, "done", "end", outcome=outcome, reason=reason)
+    if tx.kind == "cutover":
+        # Last of all: should this process die before, he is the one who finishes.
+        host.end_deadman(app.name)
     text = f"{tx.release or tx.target}: {outcome}" + (f", {reason}" if reason else "")
     facts = {"share": host.flags(app).share(tx.target), "outcome": outcome}
     tell(host, app, tx, STATES.get(outcome, "FAILED"), text, facts, reason)

@@ -144,6 +144,7 @@ def test_killed_confirmation(tmp_path: Path) -> None:
     for world in worlds(tmp_path, [cut], confirm):
         decided = world.host.journal(world.app).last()
         assert decided is not None
+        assert not decided.open or "slipway-shop-deadman" in world.runner.timers
         fire(world)
         assert world.serving == ("green" if decided.has("done confirm") else "blue")
         served.add(world.serving)

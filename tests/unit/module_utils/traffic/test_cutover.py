@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from ansible_collections.slipway.server.plugins.module_utils.traffic.rollback im
 from ansible_collections.slipway.server.plugins.module_utils.traffic.rollback import Rollback
 from ansible_collections.slipway.server.plugins.module_utils.traffic.watch import Watch
 
-from tests.unit.module_utils.traffic.world import FakeProbe, Fuse, World
+from tests.unit.module_utils.traffic.world import CONFIG, FakeProbe, Fuse, World
 
 
 def switch(world: World, to: str = "green", release: str = "v2", txn: str = "t1", **more: Any) -> dict[str, object]:
@@ -121,6 +122,43 @@ def test_full_disk_after_the_switch(world: World) -> None:
     recovery.recover(world.host, world.app)
     assert world.host.journal(world.app).pending() is None
     assert switch(world, txn="t2")["outcome"] == "switched"
+
+
+def test_full_disk_before_traffic_moves(world: World) -> None:
+    looked = world.sensors.members
+
+    def fill(*arguments: Any) -> Any:
+        world.disk.full = True
+        return looked(*arguments)
+
+    world.sensors.members = fill  # type: ignore[method-assign, assignment]
+    with pytest.raises(SlipwayError, match=r"stays on blue: the disk failed: .*No space left"):
+        switch(world)
+    assert world.serving == "blue"
+    world.disk.full = False
+    del world.sensors.members
+    assert recovery.recover(world.host, world.app).action == "ended"
+    assert world.history()[-1] == "aborted"
+
+
+def test_full_disk_does_not_keep_traffic_unconfirmed(world: World) -> None:
+    switch(world)
+    world.disk.full = True
+    with pytest.raises(SlipwayError, match=r"is not confirmed: the disk of web1 failed, .*the dead man stays armed"):
+        Cutover(world.host, world.app).confirm("t1")
+    world.clock.advance(61)
+    recovery.recover(world.host, world.app, fired=True)
+    assert world.serving == "blue"
+    world.disk.full = False
+    assert "once traffic was back" in recovery.recover(world.host, world.app).message
+    assert world.history()[-1] == "rolled_back"
+
+
+def test_the_dead_man_wakes_in_time_for_the_earliest_deadline(tmp_path: Path) -> None:
+    world = World(tmp_path, {**CONFIG, "canary": {"steps": [50], "dwell": 1, "patience": 100}})
+    switch(world)
+    deadline, _command = world.runner.timers["slipway-shop-deadman"]
+    assert deadline - world.clock.passed <= 60
 
 
 def test_full_disk_does_not_keep_traffic_from_going_back_to_a_slot_that_needs_its_flag(world: World) -> None:
