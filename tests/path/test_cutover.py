@@ -24,8 +24,6 @@ ROUNDS = int(os.environ.get("SLIPWAY_ROUNDS", "1"))
 """Of a good release and two bad ones, on each of the two hosts; 10 for the whole proof."""
 EDGES = ("web1", "web2")
 FIGURES = "requests, "
-BAD = {"bad-errors": "requests failed, ", "bad-slow": "times as long as the control's"}
-"""Bad releases, and words of the verdict on each."""
 SLIPWAY = "/usr/local/sbin/slipway"
 
 
@@ -211,6 +209,7 @@ def test_what_is_not_known_is_refused(system):
 
 def test_leases_bind_until_they_expire(system):
     lane = matrix.Lane(replace(system, app="left", domain="left.example"))
+    lane.agent("tune", **matrix.TIMES)
     target, release = lane.ready()
     lane.agent("lease", txn="another", ttl=600)
     words = "somebody holds the lease of left (transaction another)"
@@ -241,6 +240,7 @@ def test_a_newer_journal_is_not_guessed_at(system):
 def test_flags_that_were_edited_by_hand_are_shown_and_led_back(system):
     left = replace(system, app="left", domain="left.example")
     lane = matrix.Lane(left)
+    lane.agent("tune", **matrix.TIMES)
     target, release = lane.ready()
     assert lane.agent("begin", to=target, release=release, txn="edited")["refused"] == ""
     assert lane.agent("reached", txn="edited", state="ended")["reached"] == "ended"
