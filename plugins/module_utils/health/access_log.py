@@ -101,7 +101,8 @@ class AccessLog:
             # Moved away between the look at the directory and this one: the next read finds it under its new name.
             if reached is None:
                 break
-            if index:
+            # Nobody writes to a copy that was made before the file was emptied: the one before stays the one to look after.
+            if index > 1 or (index and current.inode == since.current.inode):
                 former = current
             current = reached
         return samples, Position(current, former)

@@ -68,8 +68,11 @@ def system_mb(memory_mb: int) -> int:
 
 
 def worker_connections(memory_mb: int) -> int:
-    """Connections of one nginx worker: 4096, on hosts below 1 GiB 1024. Source: own, nginx documentation's default is 512."""
-    return 1024 if memory_mb < 1024 else 4096
+    """Connections of one nginx worker: two for each MiB of the host, from 1024 to 4096. Source: own, nginx's default is 512.
+
+    Without a step, so that a little more memory never takes from the other roles more than it brings.
+    """
+    return max(1024, min(4096, 2 * memory_mb))
 
 
 def nginx_mb(cores: int, connections: int) -> int:
