@@ -37,7 +37,7 @@ def test_docker_and_systemd_give_the_value_back(value: str) -> None:
     assert systemd_reads(env.render({"A": value}, "systemd")) == {"A": value}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(LINE, min_size=5, max_size=20))
 def test_a_shell_gives_the_values_back(values: list[str]) -> None:
     named = {f"V{index}": value for index, value in enumerate(values)}

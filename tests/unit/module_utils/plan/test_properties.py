@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 from ansible_collections.slipway.server.plugins.module_utils.plan import sizing
 from ansible_collections.slipway.server.plugins.module_utils.plan.build import build
 from ansible_collections.slipway.server.plugins.module_utils.plan.model import Facts, Plan
@@ -81,16 +82,26 @@ def plan_of(raw: Raw, facts: dict[str, Facts]) -> Plan:
     return build(inventory, facts)
 
 
-@settings(max_examples=200, deadline=None)
+def too_few_descriptors(variables: dict[str, Any], facts: Facts) -> bool:
+    """A pooler whose clients are more than the host allows any process: as with memory, no proposal can mend that."""
+    if "pgbouncer_nofile" not in variables or not facts.nofile_hard:
+        return False
+    pools = [entry["pool_size"] for entry in variables["pgbouncer_databases"]]
+    clients = int(variables["pgbouncer_settings"]["max_client_conn"])
+    return sizing.pooler_descriptors(clients, pools) > facts.nofile_hard
+
+
+@settings(max_examples=200)
 @given(fleets())
 def test_no_violation_in_what_the_plan_proposes(fleet: tuple[Raw, dict[str, Facts]]) -> None:
     raw, facts = fleet
     plan = plan_of(raw, facts)
     too_small = {check.host for check in plan.violations() if check.number == 1}
+    too_small |= {host for host, variables in plan.hosts.items() if too_few_descriptors(variables, facts[host])}
     assert [check.line() for check in plan.violations() if check.host not in too_small] == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(fleets())
 def test_same_answer_twice_and_quick(fleet: tuple[Raw, dict[str, Facts]]) -> None:
     spent, answers = [], []
@@ -106,7 +117,7 @@ def megabytes(text: str) -> int:
     return int(text[:-2])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(fleets(), st.integers(1, 65536))
 def test_more_memory_never_gives_less(fleet: tuple[Raw, dict[str, Facts]], more: int) -> None:
     raw, facts = fleet
@@ -122,6 +133,16 @@ def test_more_memory_never_gives_less(fleet: tuple[Raw, dict[str, Facts]], more:
         for app, small_app in small["app_apps"].items():
             values = [int(one["environment"]["values"].get("WEB_CONCURRENCY", 0)) for one in (small_app, large["app_apps"][app])]
             assert values[0] <= values[1]
+
+
+@pytest.mark.parametrize("cores", [1, 2, 8, 16, 64, 128])
+def test_the_edge_never_takes_more_than_the_memory_that_came(cores: int) -> None:
+    def left(memory: int) -> int:
+        return memory - sizing.system_mb(memory) - sizing.nginx_mb(cores, sizing.worker_connections(memory))
+
+    amounts = [left(memory) for memory in range(700, 9000)]
+    # Where nothing is left anyway, the host is too small for its cores.
+    assert all(before <= after or before <= 0 for before, after in zip(amounts, amounts[1:]))
 
 
 @given(st.integers(256, 1 << 20), st.integers(1, 128), st.integers(1, 500), st.integers(20, 2000))
