@@ -34,6 +34,10 @@ demo-down: $(VENV)/.made ## Remove what `make demo` made
 check: $(VENV)/.made ## Lint and unit tests, in under a minute
 	@python -m tests.check
 
+.PHONY: search
+search: $(VENV)/.made ## Property tests with new random examples, ROUNDS=20 times
+	@for round in $$(seq $(or $(ROUNDS),20)); do HYPOTHESIS_PROFILE=search python -m pytest -q -x -m hypothesis tests/unit; done
+
 .PHONY: scenarios
 scenarios: $(VENV)/.made ## Every Molecule scenario, two at a time
 	@python -m tests.scenarios

@@ -11,7 +11,7 @@ from ansible_collections.slipway.server.plugins.module_utils.health.command impo
 from ansible_collections.slipway.server.plugins.module_utils.health.probes import BadTarget, ProbeOptions
 
 
-def shell(script: str, timeout: float = 5.0, **options: object) -> ExecProbe:
+def shell(script: str, timeout: float = 30.0, **options: object) -> ExecProbe:
     return ExecProbe(("/bin/sh", "-c", script), timeout=timeout, **options)  # type: ignore[arg-type]
 
 
@@ -48,9 +48,9 @@ def gone(pid: int) -> bool:
 def test_timeout_kills_the_whole_group(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     started = time.monotonic()
-    result = shell(f"sleep 60 & echo $! >{note}; echo still here; wait", timeout=0.3).look()
-    assert result.detail == "no end after 0.3 s, killed: still here"
-    assert time.monotonic() - started < 2.0
+    result = shell(f"sleep 60 & echo $! >{note}; echo still here; wait", timeout=1).look()
+    assert result.detail == "no end after 1 s, killed: still here"
+    assert time.monotonic() - started < 20.0
     assert gone(int(note.read_text()))
 
 
@@ -58,7 +58,7 @@ def test_nothing_is_left_of_one_that_ends_in_time(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     started = time.monotonic()
     assert shell(f"sleep 60 & echo $! >{note}").look().ok
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 20.0
     assert gone(int(note.read_text()))
 
 
@@ -66,12 +66,12 @@ def test_what_leaves_the_group_does_not_hold_the_look_up(tmp_path: Path) -> None
     note = tmp_path / "pid"
     started = time.monotonic()
     assert shell(f"setsid sh -c 'echo $$ >{note}; exec sleep 60' & while ! test -s {note}; do :; done; echo ok").look().ok
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 20.0
     os.kill(int(note.read_text()), 9)
 
 
 def test_endless_output_is_bounded() -> None:
-    result = shell("yes", timeout=0.5).look()
+    result = shell("yes", timeout=1).look()
     assert "killed: y y y" in result.detail
     assert not shell("head -c 300000 /dev/zero; echo end", output="end").look().ok
     assert command.OUTPUT_LIMIT < 300_000

@@ -55,7 +55,7 @@ def answer_query(client: socket.socket) -> None:
     client.sendall(ROW)
 
 
-def look(talk: Talk, password: str = "", url: str = URL, timeout: float = 2.0) -> ProbeResult:
+def look(talk: Talk, password: str = "", url: str = URL, timeout: float = 20.0) -> ProbeResult:
     with serving(talk) as port:
         return probes.make("postgresql", url % port, ProbeOptions(timeout=timeout, password=password)).look()
 

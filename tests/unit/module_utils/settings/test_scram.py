@@ -44,7 +44,7 @@ def test_saslprep(password, prepared):
     assert scram.saslprep(password) == prepared
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_a_verifier_belongs_to_its_password_only(password, other):
     stored = scram.verifier(password, iterations=2)
