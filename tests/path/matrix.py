@@ -60,7 +60,7 @@ set -e
 mkdir /run/aside && cp -a {state}/. /run/aside/ && umount {state}
 find {state} -mindepth 1 -delete && cp -a /run/aside/. {state}/ && rm -r /run/aside
 """
-SESSIONS = "pkill -9 -f 'ssh[d].*: root'"
+SESSIONS = "for try in $(seq 50); do pkill -9 -f 'ssh[d].*: root' && exit 0; sleep 0.05; done; exit 1"
 CLOCK = "/usr/lib/slipway/slipway/host/clock.py"
 JUMP = "sed -i 's/return time.time().*/return time.time() + {seconds}/' " + CLOCK
 BROKEN = "/etc/nginx/conf.d/broken.conf"
@@ -116,6 +116,7 @@ class Lane:
         self.container = hosts.container_name(system.fleet, system.edge)
         self.state = f"/var/lib/slipway/{system.app}"
         self.number = 0
+        self.release = ""
 
     def agent(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """Have the agent do something on the host; raises FleetError."""
@@ -206,7 +207,7 @@ def _second(lane: Lane, target: str, txn: str) -> None:
     refused = lane.agent("begin", to=target, release="v9", txn=f"{txn}-other")
     if refused.get("kind") != "Busy":
         raise FleetError(f"a second transaction was not refused: {refused}")
-    if lane.agent("begin", to=target, release="v9", txn=txn)["refused"]:
+    if lane.agent("begin", to=target, release=lane.release, txn=txn)["refused"]:
         raise FleetError("a second run of the same transaction does not attach")
 
 
@@ -255,7 +256,7 @@ def play(lane: Lane, fault: Fault, state: str) -> Cell:
         fault.before(lane)
         try:
             target, release = lane.ready()
-            lane.number += 1
+            lane.number, lane.release = lane.number + 1, release
             txn = f"m{int(time.time())}-{lane.number}"
             with Asking(lane.system) as answers:
                 _move(lane, fault, state, cell, target, release, txn, answers)
@@ -264,6 +265,7 @@ def play(lane: Lane, fault: Fault, state: str) -> Cell:
             fault.after(lane)
     except (FleetError, AssertionError, KeyError, ValueError, subprocess.TimeoutExpired) as error:
         cell.problem = f"{type(error).__name__}: {error}"[-900:]
+        lane.shell(f"systemctl stop slipway-{lane.app}-move.service || true")
         lane.shell(f"slipway recover {lane.app}; slipway unlock {lane.app}; slipway rollback {lane.app}; true")
     return cell
 
