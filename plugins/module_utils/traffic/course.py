@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict
 
-from ..health.access_log import AccessLog, Place, Position
+from ..health.access_log import AccessLog, Position
 from ..health.samples import Sample, series
 from .config import App
 from .host import Host
@@ -23,16 +22,16 @@ def _log(host: Host, app: App) -> AccessLog:
 def begin(host: Host, app: App) -> Mapping[str, object]:
     """Where the access log ends now."""
     with contextlib.suppress(OSError):
-        return asdict(_log(host, app).position())
+        return _log(host, app).position().as_dict()
     return {}
 
 
 def tell(host: Host, app: App, txn: str) -> None:
     """Add the course since `begin` to what the transaction tells. What cannot be read is left out."""
     progress = host.progress(app, txn)
-    with contextlib.suppress(OSError, TypeError, KeyError, StopIteration):
+    with contextlib.suppress(OSError, ValueError, StopIteration):
         since = next(line["log"] for line in progress.lines()[0] if "log" in line)
-        position = _position(since)
+        position = Position.of(since if isinstance(since, dict) else {})
         log, samples = _log(host, app), list[Sample]()
         while len(samples) < LINES:
             found, following = log.read(position, LINES - len(samples))
@@ -43,10 +42,3 @@ def tell(host: Host, app: App, txn: str) -> None:
         names = ("slot", "requests", "errors", "mean_ms")
         rows = [{"second": bucket.at, **{name: getattr(bucket, name) for name in names}} for bucket in series(samples)]
         progress.add({"series": rows})
-
-
-def _position(document: object) -> Position:
-    if not isinstance(document, dict):
-        raise TypeError(document)
-    former = document["former"]
-    return Position(Place(**document["current"]), Place(**former) if former else None)

@@ -12,15 +12,13 @@ from ..health.access_log import AccessLog
 from ..health.http import HttpProbe
 from ..health.limits import Limits
 from ..health.samples import Figures, Sample, tally
-from ..health.verdict import FAIL, PASS, Verdict, judge
+from ..health.verdict import FAIL, LEAST_CONTROL, PASS, Verdict, judge
 from ..host.clock import Clock
 
 LOOKS_A_STEP = 3
 """A step is judged at most this often: when it has enough requests, when it may end, and when it must."""
 ROUND = 10
 """Synthetic requests in one round, so that it ends in time to look at the health of the slot, too."""
-LEAST_CONTROL = 30
-"""Requests of the former slot in a step, below which those before the step are compared with."""
 
 
 def asking(probes: Sequence[HttpProbe], slot: str, clock: Clock) -> Callable[[int], Sequence[Sample]]:
@@ -136,6 +134,7 @@ class LogJury:
 
     def _judge(self, candidate: Figures) -> Verdict:
         beside = self._step.get(self.source, Figures(self.source))
+        # Too few beside it in this step: then it is compared with what came before the step, too.
         control = beside if beside.requests >= LEAST_CONTROL else self._before
         look = min(len(self.verdicts) + 1, self.looks)
         return judge(candidate, control, self.limits, look, self.looks)
