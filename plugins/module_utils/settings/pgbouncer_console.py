@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""pgbouncer's admin console, over the unix socket as the operating system's user of the service: no password is needed.
+
+Each question is one psql process. Works from pgbouncer 1.18 on; columns that a version lacks are empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from ..host.runner import Runner
+from .psql import SOCKET_DIRECTORY, identifier
+
+PORT = 6432
+CONSOLE = "pgbouncer"
+"""Name of the console's database and of its user."""
+NOT_PAUSED = "not paused"
+ALREADY_PAUSED = "already suspended/paused"
+BUSY = ("active", "tested", "active_cancel", "being_canceled")
+"""States of server sessions for which PAUSE waits."""
+
+
+class ConsoleError(Exception):
+    """The console could not be reached, or refused; the message says what to do."""
+
+
+class ConsoleTimeout(ConsoleError):
+    """No answer in time."""
+
+
+class PauseFailed(ConsoleError):
+    """Sessions stayed busy until the time was over; the pooler is resumed. `blocking` names them."""
+
+    def __init__(self, message: str, blocking: Sequence[str]) -> None:
+        self.blocking = tuple(blocking)
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A line of SHOW CONFIG. `changeable`: a reload makes a new value effective."""
+
+    value: str
+    changeable: bool
+    default: str = ""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A line of SHOW POOLS: one pair of database and user. `max_wait` in seconds, of the client that waits longest."""
+
+    database: str
+    user: str
+    clients_active: int
+    clients_waiting: int
+    servers_active: int
+    servers_idle: int
+    max_wait: float
+    mode: str
+
+
+@dataclass(frozen=True)
+class Database:
+    """A line of SHOW DATABASES. `host` is empty for a unix socket; `connections` to the server are open now."""
+
+    name: str
+    host: str
+    port: int
+    database: str
+    pool_size: int
+    max_connections: int
+    connections: int
+    paused: bool
+    disabled: bool
+
+
+@dataclass(frozen=True)
+class Clients:
+    """Clients of all pools but the console's."""
+
+    active: int
+    waiting: int
+    max_wait: float
+
+    @property
+    def connected(self) -> int:
+        """Clients that are logged in."""
+        return self.active + self.waiting
+
+
+class Console:
+    """The console of the pooler that listens on `port` with a socket in `socket_dir`, and runs as `os_user`."""
+
+    def __init__(self, runner: Runner, socket_dir: str = SOCKET_DIRECTORY, port: int = PORT, os_user: str = "postgres") -> None:
+        self.runner = runner
+        self.socket_dir = socket_dir
+        self.port = port
+        self.os_user = os_user
+
+    def _psql(self, sql: str) -> list[str]:
+        argv = ["psql", "-XAqw", "--csv", "-v", "ON_ERROR_STOP=1", "-h", self.socket_dir, "-p", str(self.port)]
+        return [*argv, "-U", CONSOLE, "-d", CONSOLE, "-c", sql]
+
+    def _as_user(self, *argv: str) -> list[str]:
+        return ["runuser", "-u", self.os_user, "--", *argv]
+
+    def rows(self, sql: str, timeout: float = 10.0) -> list[dict[str, str]]:
+        """The answer to `sql` by column names; `timeout` in seconds. Raises ConsoleError, ConsoleTimeout when it was over."""
+        # `timeout` ends psql itself: the end of runuser alone would leave it behind, with its question.
+        argv = self._as_user("timeout", "--kill-after=2", f"{timeout:.1f}", *self._psql(sql))
+        environment = {"PGCONNECT_TIMEOUT": "5", "PGAPPNAME": "slipway"}
+        result = self.runner.run(argv, timeout=timeout + 10, env=environment)
+        if result.rc in (124, 137):
+            raise ConsoleTimeout(f"pgbouncer on port {self.port}: no answer to {sql} within {timeout:g} s")
+        if not result.ok:
+            said = result.text().replace("psql: error: ", "") or f"psql ended with status {result.rc}"
+            unit = "" if "ERROR:" in said else "; see `systemctl status pgbouncer.service` and /var/log/postgresql/pgbouncer.log"
+            raise ConsoleError(f"pgbouncer on port {self.port}: {sql}: {said}{unit}")
+        return [dict(row) for row in csv.DictReader(io.StringIO(result.out))]
+
+    def version(self) -> str:
+        """Such as `1.24.1`."""
+        return next(
+            (word for row in self.rows("SHOW VERSION") for word in " ".join(row.values()).split() if word[0].isdigit()), ""
+        )
+
+    def config(self) -> dict[str, Setting]:
+        """The settings that are in force, by name."""
+        return {
+            row["key"]: Setting(row.get("value", ""), row.get("changeable") == "yes", row.get("default", ""))
+            for row in self.rows("SHOW CONFIG")
+        }
+
+    def pools(self) -> list[Pool]:
+        """All pools but the console's."""
+        return [
+            Pool(
+                database=row["database"],
+                user=row["user"],
+                clients_active=_number(row, "cl_active"),
+                clients_waiting=_number(row, "cl_waiting"),
+                servers_active=_number(row, "sv_active"),
+                servers_idle=_number(row, "sv_idle") + _number(row, "sv_used"),
+                max_wait=_number(row, "maxwait") + _number(row, "maxwait_us") / 1e6,
+                mode=row.get("pool_mode", ""),
+            )
+            for row in self.rows("SHOW POOLS")
+            if row["database"] != CONSOLE
+        ]
+
+    def databases(self) -> list[Database]:
+        """All databases but the console's."""
+        return [
+            Database(
+                name=row["name"],
+                host=row.get("host", ""),
+                port=_number(row, "port"),
+                database=row.get("database", ""),
+                pool_size=_number(row, "pool_size"),
+                max_connections=_number(row, "max_connections"),
+                connections=_number(row, "current_connections"),
+                paused=row.get("paused") == "1",
+                disabled=row.get("disabled") == "1",
+            )
+            for row in self.rows("SHOW DATABASES")
+            if row["name"] != CONSOLE
+        ]
+
+    def clients(self) -> Clients:
+        """How many clients there are, and how many of them wait for a server session."""
+        pools = self.pools()
+        return Clients(
+            active=sum(pool.clients_active for pool in pools),
+            waiting=sum(pool.clients_waiting for pool in pools),
+            max_wait=max((pool.max_wait for pool in pools), default=0.0),
+        )
+
+    def blocking(self, database: Optional[str] = None) -> list[str]:
+        """The server sessions for which PAUSE waits, as a person looks for them: in pg_stat_activity, by process."""
+        return [
+            f"{row['database']} as {row['user']}: PostgreSQL process {row.get('remote_pid') or '?'}, last query"
+            f" sent {row.get('request_time') or '?'}"
+            for row in self.rows("SHOW SERVERS")
+            if row.get("state") in BUSY and row["database"] != CONSOLE and database in (None, row["database"])
+        ]
+
+    def pause(self, database: Optional[str] = None, timeout: float = 10.0) -> bool:
+        """Let running transactions end, then hold all clients, of one `database` or of all; False when they are held already.
+
+        Raises PauseFailed when that took longer than `timeout` seconds, ConsoleError on anything else; in both cases the
+        pooler is resumed. A process that dies here leaves it paused: arm `resume_command` before.
+        """
+        try:
+            self.rows(_command("PAUSE", database), timeout)
+        except ConsoleTimeout as error:
+            blocking = self._resumed_after_looking(database)
+            what = "; ".join(blocking[:5]) or "nothing that it shows"
+            more = f" and {len(blocking) - 5} more" if len(blocking) > 5 else ""
+            message = (
+                f"pgbouncer on port {self.port} could not pause within {timeout:g} s and goes on as before. Busy: {what}{more}"
+            )
+            raise PauseFailed(message, blocking) from error
+        except ConsoleError as error:
+            if ALREADY_PAUSED not in str(error):
+                raise
+            busy = self.blocking()
+            if busy:
+                raise ConsoleError(
+                    f"pgbouncer on port {self.port} is being paused by somebody else: {'; '.join(busy[:5])}"
+                ) from error
+            return False
+        except BaseException:
+            self.resume(database)
+            raise
+        return True
+
+    def _resumed_after_looking(self, database: Optional[str]) -> list[str]:
+        try:
+            return self.blocking(database)
+        except ConsoleError:
+            return []
+        finally:
+            self.resume(database)
+
+    def resume(self, database: Optional[str] = None) -> bool:
+        """Let clients go on, of one `database` or of all; False when none was held. Raises ConsoleError."""
+        resumed = self._resume(database)
+        if database is None:
+            for entry in self.databases():
+                resumed = (entry.paused and self._resume(entry.name)) or resumed
+        return resumed
+
+    def _resume(self, database: Optional[str]) -> bool:
+        try:
+            self.rows(_command("RESUME", database))
+        except ConsoleError as error:
+            if NOT_PAUSED in str(error):
+                return False
+            raise
+        return True
+
+    def resume_command(self, database: Optional[str] = None) -> list[str]:
+        """A command for a timer: what `resume` does for one `database`, or for a pause of all.
+
+        It succeeds when nothing is held any more, also when no pooler runs, and can be repeated until then.
+        """
+        psql = shlex.join(self._as_user("timeout", "10", *self._psql(_command("RESUME", database))))
+        socket = shlex.quote(f"{self.socket_dir}/.s.PGSQL.{self.port}")
+        script = f'[ -S {socket} ] || exit 0; said=$({psql} 2>&1) && exit 0; case $said in *"{NOT_PAUSED}"*) exit 0;; esac'
+        return ["/bin/sh", "-c", f'{script}; echo "$said" >&2; exit 1']
+
+    def reload(self) -> None:
+        """Read the configuration again. A value that pgbouncer refuses only shows in its log and in `config`."""
+        self.rows("RELOAD")
+
+    def reconnect(self, database: Optional[str] = None) -> None:
+        """Replace each server session by a new one as soon as it is free, of one `database` or of all."""
+        self.rows(_command("RECONNECT", database))
+
+    def wait_close(self, database: Optional[str] = None, timeout: float = 60.0) -> None:
+        """Wait until the server sessions from before `reconnect` or a reload are gone; raises ConsoleTimeout."""
+        self.rows(_command("WAIT_CLOSE", database), timeout)
+
+
+def _command(verb: str, database: Optional[str]) -> str:
+    return verb if database is None else f"{verb} {identifier(database)}"
+
+
+def _number(row: Mapping[str, str], name: str) -> int:
+    text = row.get(name) or ""
+    return int(text) if text.isdigit() else 0

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
+from ansible_collections.slipway.server.plugins.module_utils.settings import pgbouncer_console as c
+
+POOLS_1_18 = """\
+database,user,cl_active,cl_waiting,sv_active,sv_idle,sv_used,sv_tested,sv_login,maxwait,maxwait_us,pool_mode
+pgbouncer,pgbouncer,1,0,0,0,0,0,0,0,0,statement
+shop,shop,4,2,3,1,1,0,0,1,500000,transaction
+blog,blog,7,0,0,0,0,0,0,0,0,transaction
+"""
+DATABASES_1_24 = """\
+name,host,port,database,force_user,pool_size,reserve_pool_size,pool_mode,max_connections,current_connections,paused,disabled
+pgbouncer,,6432,pgbouncer,pgbouncer,2,0,statement,0,0,0,0
+shop,/var/run/postgresql,5432,shop,,5,1,,0,2,1,0
+"""
+DATABASES_NONE = DATABASES_1_24.replace(",2,1,0", ",2,0,0")
+SERVERS = """\
+type,user,database,state,remote_pid,request_time
+S,shop,shop,active,77,2026-11-25 05:47:28 UTC
+S,shop,shop,idle,78,2026-11-25 05:47:20 UTC
+S,blog,blog,active,79,2026-11-25 05:47:21 UTC
+"""
+NOT_PAUSED = Result(2, "", "ERROR:  pooler is not paused/suspended\n")
+
+
+class Pooler:
+    """Answers by the last argument, the SQL; remembers the questions."""
+
+    def __init__(self, **answers):
+        self.answers = {sql.replace("_", " "): answer for sql, answer in answers.items()}
+        self.asked = []
+        self.argv = []
+
+    def run(self, argv, data=None, timeout=600.0, env=None):
+        self.argv = list(argv)
+        self.asked.append(argv[-1])
+        answer = self.answers.get(argv[-1].split(' "')[0], "")
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer if isinstance(answer, Result) else Result(0, answer, "")
+
+
+def test_answers_of_both_versions_are_read():
+    console = c.Console(
+        Pooler(
+            SHOW_VERSION="version\nPgBouncer 1.24.1\n",
+            SHOW_CONFIG='key,value,default,changeable\nlisten_addr,"127.0.0.1,10.0.0.5",,no\nmax_client_conn,500,100,yes\n',
+            SHOW_POOLS=POOLS_1_18,
+            SHOW_DATABASES=DATABASES_1_24,
+        )
+    )
+    assert console.version() == "1.24.1"
+    assert console.config() == {
+        "listen_addr": c.Setting("127.0.0.1,10.0.0.5", False),
+        "max_client_conn": c.Setting("500", True, "100"),
+    }
+    shop, _blog = console.pools()
+    assert shop == c.Pool("shop", "shop", 4, 2, 3, 2, 1.5, "transaction")
+    assert console.databases() == [c.Database("shop", "/var/run/postgresql", 5432, "shop", 5, 0, 2, True, False)]
+    clients = console.clients()
+    assert (clients.active, clients.waiting, clients.connected, clients.max_wait) == (11, 2, 13, 1.5)
+
+
+def test_the_console_is_asked_without_a_password_as_the_user_of_the_service():
+    pooler = Pooler()
+    c.Console(pooler, "/run/x", 6433, "pooler").rows("SHOW LISTS", timeout=3)
+    assert pooler.argv[:8] == ["runuser", "-u", "pooler", "--", "timeout", "--kill-after=2", "3.0", "psql"]
+    assert "-w" in pooler.argv or "-XAqw" in pooler.argv
+    assert pooler.argv[-9:] == ["/run/x", "-p", "6433", "-U", "pgbouncer", "-d", "pgbouncer", "-c", "SHOW LISTS"]
+
+
+def test_a_pause_that_takes_too_long_says_what_is_busy_and_is_taken_back():
+    pooler = Pooler(PAUSE=Result(124, "", ""), SHOW_SERVERS=SERVERS, SHOW_DATABASES=DATABASES_NONE)
+    with pytest.raises(c.PauseFailed, match=r"within 2 s and goes on as before.*PostgreSQL process 77") as failed:
+        c.Console(pooler).pause(timeout=2)
+    assert len(failed.value.blocking) == 2
+    assert pooler.asked[:3] == ["PAUSE", "SHOW SERVERS", "RESUME"]
+    pooler = Pooler(PAUSE=Result(124, "", ""), SHOW_SERVERS=SERVERS)
+    with pytest.raises(c.PauseFailed) as failed:
+        c.Console(pooler).pause("blog", timeout=2)
+    assert [line.split(":")[0] for line in failed.value.blocking] == ["blog as blog"]
+    assert pooler.asked == ['PAUSE "blog"', "SHOW SERVERS", 'RESUME "blog"']
+
+
+@pytest.mark.parametrize("answer", [KeyboardInterrupt(), SystemExit(1)])
+def test_an_interrupted_pause_is_taken_back(answer):
+    pooler = Pooler(PAUSE=answer, SHOW_DATABASES=DATABASES_NONE)
+    with pytest.raises(type(answer)):
+        c.Console(pooler).pause()
+    assert "RESUME" in pooler.asked
+
+
+def test_the_pause_is_taken_back_also_when_nothing_can_be_seen():
+    pooler = Pooler(PAUSE=Result(137, "", ""), SHOW_SERVERS=Result(2, "", "ERROR:  odd"), SHOW_DATABASES=DATABASES_NONE)
+    with pytest.raises(c.PauseFailed, match="nothing that it shows"):
+        c.Console(pooler).pause()
+    assert "RESUME" in pooler.asked
+
+
+def test_a_second_pause_is_none_but_one_under_way_is_refused():
+    already = Result(2, "", "ERROR:  already suspended/paused\n")
+    assert c.Console(Pooler(PAUSE=already, SHOW_SERVERS="type,state\n")).pause() is False
+    pooler = Pooler(PAUSE=already, SHOW_SERVERS=SERVERS)
+    with pytest.raises(c.ConsoleError, match="by somebody else"):
+        c.Console(pooler).pause()
+    assert not any(sql.startswith("RESUME") for sql in pooler.asked)
+
+
+def test_resume_can_be_repeated_and_finds_single_databases():
+    pooler = Pooler(RESUME=NOT_PAUSED, SHOW_DATABASES=DATABASES_NONE)
+    assert c.Console(pooler).resume() is False
+    pooler = Pooler(SHOW_DATABASES=DATABASES_1_24)
+    assert c.Console(pooler).resume() is True
+    assert pooler.asked == ["RESUME", "SHOW DATABASES", 'RESUME "shop"']
+    assert c.Console(Pooler(RESUME=Result(2, "", "ERROR:  database shop is not paused\n"))).resume("shop") is False
+    with pytest.raises(c.ConsoleError, match="systemctl status"):
+        c.Console(Pooler(RESUME=Result(2, "", 'psql: error: connection to server on socket "x" failed'))).resume()
+
+
+def test_names_are_quoted():
+    pooler = Pooler()
+    console = c.Console(pooler)
+    console.reconnect('odd"name')
+    assert pooler.asked == ['RECONNECT "odd""name"']
+    assert """'RESUME "odd""name"'""" in console.resume_command('odd"name')[2]
+
+
+@pytest.mark.parametrize(
+    ("psql", "status"),
+    [("exit 0", 0), ("echo 'ERROR: pooler is not paused/suspended' >&2; exit 2", 0), ("echo broken >&2; exit 2", 1)],
+)
+def test_the_command_for_a_timer_succeeds_when_nothing_is_held(tmp_path, psql, status):
+    import os
+    import socket
+    import subprocess
+
+    for name, text in (("psql", psql), ("runuser", 'shift 3; exec "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    console = c.Console(Pooler(), str(tmp_path))
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    # Without a socket no pooler runs, so none is paused.
+    assert subprocess.run(console.resume_command(), env=environment).returncode == 0
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / ".s.PGSQL.6432"))
+        assert subprocess.run(console.resume_command(), env=environment, capture_output=True).returncode == status
