@@ -50,6 +50,11 @@ options:
     type: list
     elements: str
     default: []
+  readback:
+    description: What has to be true in the end. Each is a check as M(slipway.server.readback) takes it.
+    type: list
+    elements: dict
+    default: []
 attributes:
   check_mode:
     description: Checks given files and says what would be written.
@@ -91,13 +96,18 @@ reloaded:
   description: Units that were reloaded.
   type: list
   returned: success
+mismatches:
+  description: One sentence for each value of O(readback) that is not effective.
+  type: list
+  returned: always
 """
 
 from pathlib import Path
 
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
-from ansible_collections.slipway.server.plugins.module_utils.settings import certificates
+from ansible_collections.slipway.server.plugins.module_utils.settings import certificates, proof
+from ansible_collections.slipway.server.plugins.module_utils.settings.readback import look
 
 ENTRY = {
     "name": {"type": "str", "required": True},
@@ -118,6 +128,7 @@ SPEC = {
     "min_days": {"type": "int", "default": 30},
     "lifetime": {"type": "int", "default": 365},
     "reload_units": {"type": "list", "elements": "str", "default": []},
+    "readback": proof.OPTION,
 }
 
 
@@ -148,17 +159,13 @@ def main() -> None:
         module.fail_json(msg=str(error))
     for warning in done.warnings:
         module.warn(warning)
-    module.exit_json(
-        changed=done.changed,
-        diff=done.diff,
-        written=done.written,
-        replaced=done.replaced,
-        certificates={
-            name: {"names": list(facts.names), "ends": certificates.utc(facts.ends), "sha256": facts.fingerprint}
-            for name, facts in done.facts.items()
-        },
-        reloaded=reloaded,
-    )
+    facts = {
+        name: {"names": list(facts.names), "ends": certificates.utc(facts.ends), "sha256": facts.fingerprint}
+        for name, facts in done.facts.items()
+    }
+    result = {"written": done.written, "replaced": done.replaced, "certificates": facts, "reloaded": reloaded}
+    seen = look(runner, proof.given(params["readback"]))
+    proof.end(module, "certificates", seen, {"changed": done.changed, "diff": done.diff, **result})
 
 
 if __name__ == "__main__":

@@ -121,7 +121,8 @@ options:
     default: []
   readback:
     description:
-      - Effective values that must be there after the reload, tried until O(check_timeout) has passed.
+      - Effective values that must be there after the reload, tried until O(check_timeout) has passed; what does not arrive takes
+        the change back. Without a change they are read once.
       - Each is a check as M(slipway.server.readback) takes it.
     type: list
     elements: dict
@@ -181,6 +182,14 @@ resumed:
   description: The effect that an interrupted earlier run had left open; empty when there was none.
   type: str
   returned: success
+mismatches:
+  description: One sentence for each value of O(readback) that is not effective.
+  type: list
+  returned: always
+pending:
+  description: One sentence for each value of O(readback) that a running process gets at its next start only.
+  type: list
+  returned: always
 """
 
 from pathlib import Path
@@ -188,7 +197,7 @@ from typing import Any
 
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
-from ansible_collections.slipway.server.plugins.module_utils.settings import converge
+from ansible_collections.slipway.server.plugins.module_utils.settings import converge, proof
 
 PATH = {"type": "path", "required": True}
 OWNED = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
@@ -233,7 +242,7 @@ SPEC = {
     "apply": COMMANDS,
     "check": COMMANDS,
     "watches": {"type": "list", "elements": "path", "default": []},
-    "readback": {"type": "list", "elements": "dict", "default": []},
+    "readback": proof.OPTION,
     "check_timeout": {"type": "float", "default": 15},
 }
 
@@ -270,7 +279,7 @@ def transaction(params: dict[str, Any]) -> converge.Transaction:
             for u in params["units"]
         ),
         watches=tuple(Path(path) for path in params["watches"]),
-        readback=tuple(params["readback"]),
+        readback=proof.given(params["readback"]),
         check_timeout=params["check_timeout"],
         **{key: tuple(tuple(map(str, argv)) for argv in params[key]) for key in ("validate", "apply", "check")},
     )
@@ -285,17 +294,13 @@ def main() -> None:
         module.fail_json(msg=str(error))
     for name in done.unmet:
         module.warn(f"{name} stays off: a condition of its own is not met on this host (see `systemctl status {name}`)")
-    module.exit_json(
-        changed=done.changed,
-        diff=done.diff(),
-        files_changed=[str(change.path) for change in done.changes],
-        actions=done.actions,
-        reloaded=done.reloaded,
-        restarted=done.restarted,
-        unmet=done.unmet,
-        stale=done.stale,
-        resumed=done.resumed,
-    )
+    result = {
+        "changed": done.changed,
+        "diff": done.diff(),
+        "files_changed": [str(change.path) for change in done.changes],
+        **{key: getattr(done, key) for key in ("actions", "reloaded", "restarted", "unmet", "stale", "resumed")},
+    }
+    proof.end(module, module.params["name"], done.seen, result)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ from typing import Any
 
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
-from ansible_collections.slipway.server.plugins.module_utils.settings import converge, docker
+from ansible_collections.slipway.server.plugins.module_utils.settings import converge, docker, proof
+from ansible_collections.slipway.server.plugins.module_utils.settings.readback import Seen
 
 REGISTRY = {
     "host": {"type": "str", "required": True},
@@ -142,15 +143,9 @@ def declared(params: dict[str, Any]) -> docker.Engine:
     )
 
 
-def verify(module: QuietModule, engine: docker.Engine, nofile: int) -> None:
-    """Fail, or in check mode warn, with every difference between the declaration and the running daemon."""
-    found = [str(mismatch) for mismatch in docker.mismatches(engine, nofile, Runner())]
-    if found and not module.check_mode:
-        lines = "\n".join(f"- {line}" for line in found)
-        module.fail_json(msg=f"docker: {len(found)} setting(s) did not arrive:\n{lines}", mismatches=found)
-    for line in found:
-        module.warn(f"docker: not effective yet: {line}")
-    module.exit_json(changed=False, nofile=nofile, files_changed=[], actions=[])
+def look(runner: Runner, engine: docker.Engine, nofile: int) -> Seen:
+    """Every difference between the declaration and the running daemon."""
+    return Seen(tuple(str(mismatch) for mismatch in docker.mismatches(engine, nofile, runner)))
 
 
 def main() -> None:
@@ -165,7 +160,8 @@ def main() -> None:
         possible = docker.hard_limit()
         nofile = min(engine.nofile, possible)
         if module.params["state"] == "verified":
-            verify(module, engine, nofile)
+            nothing = {"changed": False, "nofile": nofile, "files_changed": [], "actions": []}
+            proof.end(module, "docker", look(runner, engine, nofile), nothing)
         running = runner.run(["systemctl", "is-active", "--quiet", docker.UNIT]).ok
         wanted = docker.transaction(engine, module.params["version"], nofile, running)
         done = converge.Converger(runner).run(wanted, module.check_mode)
@@ -173,13 +169,14 @@ def main() -> None:
         module.fail_json(msg=str(error))
     if nofile < engine.nofile:
         module.warn(f"docker: containers get {nofile} open files instead of {engine.nofile}: this host cannot give more")
-    module.exit_json(
-        changed=done.changed,
-        diff=done.diff(),
-        nofile=nofile,
-        files_changed=[str(change.path) for change in done.changes],
-        actions=done.actions,
-    )
+    result = {
+        "changed": done.changed,
+        "diff": done.diff(),
+        "nofile": nofile,
+        "files_changed": [str(change.path) for change in done.changes],
+        "actions": done.actions,
+    }
+    proof.end(module, "docker", look(runner, engine, nofile), result)
 
 
 if __name__ == "__main__":

@@ -118,68 +118,19 @@ checked:
 
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
-from ansible_collections.slipway.server.plugins.module_utils.settings.readback import Reader
-
-KINDS = ["sysctl", "limit", "unit", "listen", "command", "file", "http", "reach"]
-TEXTS = ("key", "value", "unit", "process", "address", "what", "equals", "matches", "remedy", "mode", "owner", "group")
-TEXTS += ("url", "host", "connect", "children")
-CHECK = {
-    "kind": {"type": "str", "required": True, "choices": KINDS},
-    "name": {"type": "str", "choices": ["nofile", "nproc", "core", "memlock"]},
-    "live": {"type": "str", "choices": ["auto", "true", "false"], "default": "true"},
-    "at_least": {"type": "bool", "default": True},
-    "properties": {"type": "dict"},
-    "headers": {"type": "dict"},
-    "table": {"type": "dict"},
-    "input": {"type": "str", "no_log": True},
-    "port": {"type": "int"},
-    "rc": {"type": "int", "default": 0},
-    "status": {"type": "int", "default": 200},
-    "timeout": {"type": "float", "default": 10},
-    "argv": {"type": "list", "elements": "str"},
-    "only": {"type": "bool", "default": False},
-    "closed": {"type": "bool", "default": False},
-    "insecure": {"type": "bool", "default": False},
-    "path": {"type": "path"},
-    "ca": {"type": "path"},
-    "certificate": {"type": "path"},
-    "connections": {"type": "int", "default": 1},
-    "refused": {"type": "bool", "default": False},
-    **dict.fromkeys(TEXTS, {"type": "str"}),
-}
-NEEDS = [
-    ("kind", "sysctl", ["key", "value"]),
-    ("kind", "limit", ["name", "value"]),
-    ("kind", "unit", ["unit", "properties"]),
-    ("kind", "listen", ["port"]),
-    ("kind", "command", ["argv"]),
-    ("kind", "file", ["path"]),
-    ("kind", "http", ["url"]),
-    ("kind", "reach", ["address", "port"]),
-]
+from ansible_collections.slipway.server.plugins.module_utils.settings import proof
+from ansible_collections.slipway.server.plugins.module_utils.settings.readback import look
 
 
 def main() -> None:
     """Read parameters, ask the library, answer."""
+    checks = {key: value for key, value in proof.OPTION.items() if key != "default"}
     module = QuietModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "checks": {"type": "list", "elements": "dict", "required": True, "options": CHECK, "required_if": NEEDS},
-        },
+        argument_spec={"name": {"type": "str", "required": True}, "checks": {**checks, "required": True}},
         supports_check_mode=True,
     )
-    checks = [{key: value for key, value in check.items() if value is not None} for check in module.params["checks"]]
-    reader = Reader(Runner())
-    mismatches = [str(mismatch) for mismatch in reader.read(checks)]
-    result = {"changed": False, "mismatches": mismatches, "pending": reader.pending, "checked": len(checks)}
-    for line in reader.pending:
-        module.warn(f"{module.params['name']}: {line}")
-    if mismatches and not module.check_mode:
-        lines = "\n".join(f"- {line}" for line in mismatches)
-        module.fail_json(msg=f"{module.params['name']}: {len(mismatches)} setting(s) did not arrive:\n{lines}", **result)
-    for line in mismatches:
-        module.warn(f"{module.params['name']}: not effective yet: {line}")
-    module.exit_json(**result)
+    given = proof.given(module.params["checks"])
+    proof.end(module, module.params["name"], look(Runner(), given), {"changed": False, "checked": len(given)})
 
 
 if __name__ == "__main__":

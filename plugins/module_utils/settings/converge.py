@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Optional
 from ..host import files as disk
 from ..host.clock import Clock
 from ..host.runner import Runner
-from .readback import Reader
+from .readback import Seen, look
 
 MARKERS = Path("/var/lib/slipway/converge")
 EFFECTS = ("none", "daemon-reload", "reload", "restart")
@@ -147,6 +147,7 @@ class Outcome:
     unmet: list[str] = field(default_factory=list)
     reloaded: list[str] = field(default_factory=list)
     restarted: list[str] = field(default_factory=list)
+    seen: Seen = field(default_factory=Seen)
 
     @property
     def changed(self) -> bool:
@@ -311,7 +312,10 @@ class Converger:
         self.markers = markers
 
     def run(self, transaction: Transaction, check_mode: bool = False) -> Outcome:
-        """Do what is needed and say what was done; raises ConvergeError after having restored the old state."""
+        """Do what is needed and say what was done; raises ConvergeError after having restored the old state.
+
+        What is not effective after a change takes the change back; without a change it is in the outcome.
+        """
         outcome = Outcome(changes=plan(transaction))
         marker = self.markers / transaction.name
         left_over = _marked_effects(disk.read_text(marker))
@@ -323,6 +327,7 @@ class Converger:
         if check_mode:
             self._retire(outcome, check_mode=True)
             self._units(transaction, effects, outcome, check_mode=True)
+            outcome.seen = look(self.runner, transaction.readback)
             return outcome
         self._validate_staged(transaction, outcome.changes)
         if outcome.changes:
@@ -351,12 +356,14 @@ class Converger:
                 self._commands("applying", transaction.apply)
             self._units(transaction, effects, outcome, check_mode=False)
             if outcome.changed:
-                self._check(transaction)
+                outcome.seen = self._check(transaction)
         except Exception as error:
             self._restore(transaction, swapped, retired, reached, marker)
             where = ", ".join(str(c.path) for c in outcome.changes) or "no file"
             raise ConvergeError(f"{transaction.name}: {error}\nThe old state is back ({where}).") from error
         disk.remove(marker)
+        if not outcome.changed:
+            outcome.seen = look(self.runner, transaction.readback)
         return outcome
 
     def _retire(self, outcome: Outcome, check_mode: bool, retired: Optional[list[tuple[str, str]]] = None) -> None:
@@ -420,7 +427,7 @@ class Converger:
             if not result.ok:
                 raise ConvergeError(f"{phase} failed: `{' '.join(argv)}` says {result.text()[-3000:]}")
 
-    def _check(self, transaction: Transaction) -> None:
+    def _check(self, transaction: Transaction) -> Seen:
         deadline = self.clock.monotonic() + transaction.check_timeout
         for argv in transaction.check:
             while not (result := self.runner.run(argv)).ok:
@@ -430,11 +437,11 @@ class Converger:
                         f" `{' '.join(argv)}` says {result.text()[-3000:]}"
                     )
                 self.clock.sleep(0.3)
-        while mismatches := Reader(self.runner).read(transaction.readback):
+        while (seen := look(self.runner, transaction.readback)).mismatches:
             if self.clock.monotonic() >= deadline:
-                lines = "\n".join(f"- {mismatch}" for mismatch in mismatches)
-                raise ConvergeError(f"not effective {transaction.check_timeout:g} s after the change:\n{lines}")
+                raise ConvergeError(f"{transaction.check_timeout:g} s after the change {seen}")
             self.clock.sleep(0.3)
+        return seen
 
     def _states(self, units: Sequence[UnitSpec]) -> dict[str, UnitState]:
         if not units:

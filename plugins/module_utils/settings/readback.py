@@ -40,6 +40,23 @@ class Mismatch:
         return f"{self.what}: declared {self.declared}, effective {self.effective}. {self.remedy}"
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a look found: what is not effective, and what running processes get at their next start only."""
+
+    mismatches: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{len(self.mismatches)} setting(s) did not arrive:\n" + "\n".join(f"- {line}" for line in self.mismatches)
+
+
+def look(runner: Runner, checks: Iterable[Mapping[str, Any]]) -> Seen:
+    """Read all `checks` once."""
+    reader = Reader(runner)
+    return Seen(tuple(str(mismatch) for mismatch in reader.read(checks)), tuple(reader.pending))
+
+
 class Reader:
     """Where effective values are read; `proc` is replaced by tests. `pending`: what running processes get at their next start."""
 

@@ -316,6 +316,18 @@ def test_a_setting_that_is_not_read_back_brings_the_old_bytes_back(tmp_path, run
     assert run(files=(spec(path, "new\n"),), readback=({"kind": "file", "path": str(path)},)).changed
 
 
+def test_what_is_not_effective_is_told_when_nothing_changed(tmp_path, run):
+    path = tmp_path / "f"
+    path.write_text("same\n")
+    path.chmod(0o644)
+    done = run(files=(spec(path, "same\n"),), readback=({"kind": "file", "path": str(tmp_path / "absent")},))
+    assert not done.changed
+    assert "absent: declared present" in done.seen.mismatches[0]
+    assert "1 setting(s) did not arrive:\n- " in str(done.seen)
+    assert path.read_text() == "same\n"
+    assert not run(files=(spec(path, "same\n"),), readback=({"kind": "file", "path": str(path)},)).seen.mismatches
+
+
 def test_the_directory_above_the_markers_stays_open(tmp_path, host):
     markers = tmp_path / "slipway" / "markers"
     c.Converger(host, FakeClock(), markers).run(c.Transaction("web", files=(spec(tmp_path / "f", "x\n"),)))
