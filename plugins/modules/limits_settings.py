@@ -23,6 +23,11 @@ options:
       - A lone number means both, but for C(nofile) the soft limit only, because services may raise theirs up to the hard one.
     type: dict
     required: true
+  readback:
+    description: What has to be true in the end. Each is a check as M(slipway.server.readback) takes it.
+    type: list
+    elements: dict
+    default: []
 attributes:
   check_mode:
     description: Says what would change; whether the host grants it is not tried.
@@ -45,16 +50,23 @@ files_changed:
   description: Drop-ins that were, or in check mode would be, changed.
   type: list
   returned: success
+mismatches:
+  description: One sentence for each value of O(readback) that is not effective.
+  type: list
+  returned: always
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
-from ansible_collections.slipway.server.plugins.module_utils.settings import converge, limits
+from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
+from ansible_collections.slipway.server.plugins.module_utils.settings import converge, limits, proof
+from ansible_collections.slipway.server.plugins.module_utils.settings.readback import look
+
+SPEC = {"limits": {"type": "dict", "required": True}, "readback": proof.OPTION}
 
 
 def main() -> None:
     """Read parameters, ask the library, answer."""
-    module = AnsibleModule(argument_spec={"limits": {"type": "dict", "required": True}}, supports_check_mode=True)
+    module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     runner = Runner()
     try:
         declared = limits.parse(module.params["limits"])
@@ -64,7 +76,8 @@ def main() -> None:
         done = converge.Converger(runner).run(transaction, module.check_mode)
     except (limits.LimitError, converge.ConvergeError, CommandFailed, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=done.changed, diff=done.diff(), files_changed=[str(change.path) for change in done.changes])
+    result = {"changed": done.changed, "diff": done.diff(), "files_changed": [str(change.path) for change in done.changes]}
+    proof.end(module, "kernel", look(runner, proof.given(module.params["readback"])), result)
 
 
 if __name__ == "__main__":

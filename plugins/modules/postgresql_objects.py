@@ -57,6 +57,11 @@ options:
     description: Role with which a pooler looks up verifiers through C(pgbouncer.user_lookup(text)). Empty means no pooler.
     type: str
     default: ""
+  readback:
+    description: What has to be true in the end. Each is a check as M(slipway.server.readback) takes it.
+    type: list
+    elements: dict
+    default: []
 attributes:
   check_mode:
     description: Shows what would be done; on a host without PostgreSQL everything is new.
@@ -85,6 +90,10 @@ steps:
   type: list
   returned: success
   sample: ["role shop: present", "database shop_production: owner shop, UTF8, C.UTF-8"]
+mismatches:
+  description: One sentence for each value of O(readback) that is not effective.
+  type: list
+  returned: always
 """
 
 from typing import Any
@@ -92,9 +101,11 @@ from typing import Any
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
 from ansible_collections.slipway.server.plugins.module_utils.settings import postgresql_objects as objects
+from ansible_collections.slipway.server.plugins.module_utils.settings import proof
 from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql import texts
 from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql_cluster import Cluster
 from ansible_collections.slipway.server.plugins.module_utils.settings.psql import Psql, SqlError, running_port
+from ansible_collections.slipway.server.plugins.module_utils.settings.readback import look
 
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 NAME, NAMES = {"type": "str", "required": True}, {"type": "list", "elements": "str", "default": []}
@@ -121,6 +132,7 @@ SPEC = {
     "passwords": {"type": "dict", "default": {}, "no_log": True},
     "databases": {"type": "list", "elements": "dict", "default": [], "options": DATABASE},
     "pooler_user": {"type": "str", "default": ""},
+    "readback": proof.OPTION,
 }
 
 
@@ -147,9 +159,9 @@ def wanted(params: dict[str, Any]) -> objects.Wanted:
 def main() -> None:
     """Read parameters, compare, run the difference, answer."""
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
-    declared, version = wanted(module.params), module.params["version"]
-    port = running_port(Cluster(Runner(), version).data_directory())
-    psql, state = Psql(Runner(), version, port or 5432), objects.State()
+    declared, version, runner = wanted(module.params), module.params["version"], Runner()
+    port = running_port(Cluster(runner, version).data_directory())
+    psql, state = Psql(runner, version, port or 5432), objects.State()
     problems = objects.problems(declared)
     try:
         if port is not None or not module.check_mode:
@@ -163,7 +175,8 @@ def main() -> None:
     if problems:
         module.fail_json(msg="postgresql: nothing was changed:\n" + "\n".join(f"- {line}" for line in problems))
     sides = {side: "".join(f"{getattr(step, side)}\n" for step in steps if getattr(step, side)) for side in ("before", "after")}
-    module.exit_json(changed=bool(steps), steps=[step.after for step in steps], diff=sides)
+    result = {"changed": bool(steps), "steps": [step.after for step in steps], "diff": sides}
+    proof.end(module, "postgresql", look(runner, proof.given(module.params["readback"])), result)
 
 
 if __name__ == "__main__":
