@@ -5,10 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-import shlex
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -16,11 +12,10 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.server.plugins.module_utils.traffic import fleet
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.layout import COMMAND
+from ansible_collections.slipway.server.plugins.plugin_utils.command import ask
 
 SEEN, MOVED = "__app_seen", "__app_step"
 UNKNOWN, MISSING = 2, 127
-ANSWER = re.compile(r"^\{", re.MULTILINE)
-"""Where the answer begins: a terminal that ssh or sudo asks for mixes other words into it, before and after."""
 OLD = "invalid choice", "unrecognized arguments"
 
 
@@ -56,7 +51,7 @@ class ActionModule(ActionBase):
         """What this host says of the application; nothing when it does not know it."""
         if not given["app"]:
             raise SlipwayError("a rollback needs the application: -e app=APP. The playbook status.yml shows them all.")
-        rc, said, text = self._ask("status", given["app"])
+        rc, said, text = ask(self, "status", given["app"])
         if rc == MISSING or (rc == UNKNOWN and said):
             return {"apps": {}}
         return {"apps": {given["app"]: self._good(rc, said, text)}}
@@ -74,7 +69,7 @@ class ActionModule(ActionBase):
         options += ["--reason", given["reason"]] if given["reason"] else []
         options += ["--force"] if given["force"] else []
         options += ["--dry-run"] if self._task.check_mode else []
-        done = self._good(*self._ask("rollback", given["app"], *options))
+        done = self._good(*ask(self, "rollback", given["app"], *options))
         diff = {"before": f"active: {done.get('from')}\n", "after": f"active: {done.get('to')}\n"}
         return {**result, **done, "diff": diff}
 
@@ -90,24 +85,13 @@ class ActionModule(ActionBase):
         if choice["unchanged"] or self._task.check_mode or not any(slot["instances"] for slot in report["slots"].values()):
             return {"skipped": True}
         slots = ["--active", choice["target"], "--standby", choice["active"]]
-        return self._good(*self._ask("settle", given["app"], *slots, "--owner", given["owner"]))
+        return self._good(*ask(self, "settle", given["app"], *slots, "--owner", given["owner"]))
 
     def _of_all(self, given: dict[str, Any], variables: dict[str, Any], name: str) -> dict[str, Any]:
         """The registered result `name` of each host that the application is on; None of one that did not answer."""
         hosts = given["hosts"] or variables["ansible_play_hosts_all"]
         hostvars: Mapping[str, Any] = variables["hostvars"]
         return {host: hostvars[host].get(name) for host in hosts}
-
-    def _ask(self, *arguments: str) -> tuple[int, dict[str, Any], str]:
-        """Exit status, answer and other words of the host's command."""
-        command = " ".join(shlex.quote(word) for word in (COMMAND, *arguments, "--json"))
-        done = self._low_level_execute_command(command)
-        said: dict[str, Any] = {}
-        found = ANSWER.search(done["stdout"])
-        if found:
-            with contextlib.suppress(ValueError):
-                said = json.JSONDecoder().raw_decode(done["stdout"], found.start())[0]
-        return int(done["rc"]), said, "\n".join(part.strip() for part in (done["stdout"], done["stderr"]) if part.strip())
 
     def _good(self, rc: int, said: dict[str, Any], text: str) -> dict[str, Any]:
         """The answer; raises SlipwayError when it is none."""

@@ -11,8 +11,9 @@ module: host_command
 short_description: Install the command slipway and its recovery at boot
 version_added: 0.1.0
 description:
-  - Installs the sources that the command C(slipway) needs below C(/usr/lib/slipway), taken from this module's own payload, the
-    command itself as C(/usr/local/sbin/slipway), and the unit C(slipway-recover.service), which runs at boot.
+  - Installs the sources that the command C(slipway) needs below C(/usr/lib/slipway), the command itself as
+    C(/usr/local/sbin/slipway), and the unit C(slipway-recover.service), which runs at boot.
+  - The sources are those of this collection on the controller. They are sent only when a file on the host differs.
   - Nothing is downloaded, and the command needs nothing but the distribution's Python.
 author: slipway.server contributors
 options:
@@ -21,6 +22,19 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  files:
+    description: Set by the action plugin. Path, mode and SHA-256 of each file.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: Absolute path., type: path, required: true}
+      mode: {description: Permission bits., type: int, required: true}
+      digest: {description: SHA-256 of the text., type: str, required: true}
+  texts:
+    description: Set by the action plugin. Texts by path, packed.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Compares every file.
@@ -42,27 +56,37 @@ files_changed:
   returned: success
 """
 
-import importlib
+import base64
+import json
+import zlib
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
-from ansible_collections.slipway.server.plugins.module_utils.traffic import cli, install
+from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
+from ansible_collections.slipway.server.plugins.module_utils.traffic import install
 
-ROOT = cli.__name__.rpartition(".traffic.")[0]
+FILE = {
+    "path": {"type": "path", "required": True},
+    "mode": {"type": "int", "required": True},
+    "digest": {"type": "str", "required": True},
+}
+SPEC = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "files": {"type": "list", "elements": "dict", "default": [], "options": FILE},
+    "texts": {"type": "str", "default": ""},
+}
 
 
 def main() -> None:
     """Read parameters, ask the library, answer."""
-    module = AnsibleModule(
-        argument_spec={"state": {"type": "str", "choices": ["present", "absent"], "default": "present"}},
-        supports_check_mode=True,
-    )
-    wanted = install.files(install.closure(install.loaded(importlib.import_module, ROOT)))
+    module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
+    present, packed = module.params["state"] == "present", module.params["texts"]
     installer = install.Installer(Runner())
-    plan = installer.plan(wanted if module.params["state"] == "present" else [])
+    plan = installer.plan([install.Expected(**item) for item in module.params["files"]] if present else [])
+    if plan.write and not packed and not module.check_mode:
+        module.exit_json(changed=False, wants_texts=True)
     if not module.check_mode:
         try:
-            installer.apply(plan)
+            installer.apply(plan, json.loads(zlib.decompress(base64.b64decode(packed))) if packed else {})
         except (OSError, CommandFailed) as error:
             module.fail_json(msg=f"the command slipway could not be installed: {error}")
     module.exit_json(

@@ -21,6 +21,12 @@ options:
     description: How many of the last events to return.
     type: int
     default: 5
+  installed:
+    description:
+      - Whether the command C(slipway) of this version is on the host, as M(slipway.server.host_command) leaves it. It is asked
+        then, which takes a fraction of the time. Where it gives no answer, or with O(history), the module itself looks.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Reads only.
@@ -60,7 +66,11 @@ from ansible_collections.slipway.server.plugins.module_utils.traffic.host import
 def main() -> None:
     """Read parameters, ask the library, answer."""
     module = AnsibleModule(
-        argument_spec={"app": {"type": "str"}, "history": {"type": "int", "default": 5}},
+        argument_spec={
+            "app": {"type": "str"},
+            "history": {"type": "int", "default": 5},
+            "installed": {"type": "bool", "default": False},
+        },
         supports_check_mode=True,
     )
     host = Host()

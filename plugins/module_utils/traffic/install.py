@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
+import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.abc import InspectLoader
 from pathlib import Path, PurePosixPath
-from types import ModuleType
-from typing import Callable, Optional, cast
 
 from ..host import files as disk
+from ..host.payload import InstalledFile
 from ..host.runner import Runner
 from .layout import COMMAND
 
@@ -54,55 +52,6 @@ ExecStart={COMMAND} recover --all
 WantedBy=multi-user.target
 """
 
-Source = Callable[[str], Optional[str]]
-
-
-@dataclass(frozen=True)
-class InstalledFile:
-    """A file of the command."""
-
-    path: str
-    text: str
-    mode: int
-
-
-def imports(name: str, is_package: bool, source: str) -> Iterator[str]:
-    """Dotted names below the library's root that `source` of module `name` may import; some may be no modules."""
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.ImportFrom) or not node.level:
-            continue
-        parts = name.split(".") if name else []
-        up = node.level - (1 if is_package else 0)
-        base = [*parts[: len(parts) - up], *(node.module.split(".") if node.module else [])]
-        yield ".".join(base)
-        for alias in node.names:
-            yield ".".join([*base, alias.name])
-
-
-def closure(source: Source, entry: str = ENTRY) -> dict[str, str]:
-    """Paths below the library's root, and sources, of all modules that `entry` needs.
-
-    `source` gives the text of a module by its dotted name below the root, or None when there is no such module; that of
-    a package is asked for as `name.__init__`.
-    """
-    found: dict[str, str] = {"__init__.py": ""}
-    waiting = [entry]
-    seen: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        if name in seen or not name:
-            continue
-        seen.add(name)
-        package = source(f"{name}.__init__")
-        text = package if package is not None else source(name)
-        if text is None:
-            continue
-        path = name.replace(".", "/")
-        found[f"{path}/__init__.py" if package is not None else f"{path}.py"] = text
-        waiting.extend(imports(name, package is not None, text))
-        waiting.append(name.rpartition(".")[0])
-    return dict(sorted(found.items()))
-
 
 def files(sources: Mapping[str, str]) -> list[InstalledFile]:
     """All files of the command."""
@@ -112,28 +61,30 @@ def files(sources: Mapping[str, str]) -> list[InstalledFile]:
     return [*library, InstalledFile(COMMAND, LAUNCHER, 0o755), unit]
 
 
-def loaded(load: Callable[[str], ModuleType], root: str) -> Source:
-    """A Source that asks the loader of each module below the package `root`, be it a directory or an archive."""
+@dataclass(frozen=True)
+class Expected:
+    """A file of the command as it has to be: `digest` is the SHA-256 of its text."""
 
-    def source(name: str) -> Optional[str]:
-        package = name.endswith(".__init__")
-        full = f"{root}.{name[: -len('.__init__')] if package else name}"
-        try:
-            module = load(full)
-        except ImportError:
-            return None
-        if package != hasattr(module, "__path__"):
-            return None
-        return cast(InspectLoader, module.__loader__).get_source(full) or ""
+    path: str
+    mode: int
+    digest: str
 
-    return source
+
+def digest(text: str) -> str:
+    """SHA-256 of a text in hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def expected(items: Iterable[InstalledFile]) -> list[Expected]:
+    """What a host has to have, without the texts."""
+    return [Expected(item.path, item.mode, digest(item.text)) for item in items]
 
 
 @dataclass(frozen=True)
 class InstallPlan:
     """Files to write and to remove, and whether the unit must be enabled or disabled."""
 
-    write: tuple[InstalledFile, ...]
+    write: tuple[Expected, ...]
     remove: tuple[str, ...]
     enabled: bool
     switch_unit: bool
@@ -170,7 +121,7 @@ class Installer:
     def _path(self, absolute: str) -> Path:
         return self.root / absolute.lstrip("/")
 
-    def plan(self, wanted: list[InstalledFile]) -> InstallPlan:
+    def plan(self, wanted: list[Expected]) -> InstallPlan:
         """What differs from `wanted`; an empty list means that nothing shall be installed."""
         write = tuple(item for item in wanted if not self._same(item))
         names = {item.path for item in wanted}
@@ -181,20 +132,20 @@ class Installer:
         old = tuple(item.path for item in write if self._path(item.path).exists())
         return InstallPlan(write, tuple(sorted(present - names)), bool(wanted), enabled != bool(wanted), old)
 
-    def _same(self, item: InstalledFile) -> bool:
+    def _same(self, item: Expected) -> bool:
         path = self._path(item.path)
         with contextlib.suppress(OSError):
-            return disk.read_text(path) == item.text and path.stat().st_mode & 0o7777 == item.mode
+            return digest(disk.read_text(path) or "") == item.digest and path.stat().st_mode & 0o7777 == item.mode
         return False
 
-    def apply(self, plan: InstallPlan) -> None:
-        """Do it: the library first, then the command, then the unit. Raises OSError or CommandFailed."""
+    def apply(self, plan: InstallPlan, texts: Mapping[str, str]) -> None:
+        """Do it with the `texts` by path: the library first, then the command, then the unit. Raises OSError or CommandFailed."""
         if plan.switch_unit and not plan.enabled:
             self.runner.must(["systemctl", "disable", "--quiet", UNIT], timeout=60)
         for item in plan.write:
             path = self._path(item.path)
             disk.make_directories(path.parent)
-            disk.atomic_write(path, item.text, item.mode)
+            disk.atomic_write(path, texts[item.path], item.mode)
         for name in plan.remove:
             disk.remove(self._path(name))
         if plan.write or plan.remove:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.slipway.server.plugins.module_utils.host.payload import closure, loaded
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
 from ansible_collections.slipway.server.plugins.module_utils.traffic import cli, install
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
@@ -132,7 +133,7 @@ def test_empty_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture(scope="module")
 def sources() -> dict[str, str]:
-    return install.closure(install.loaded(importlib.import_module, ROOT))
+    return closure(loaded(importlib.import_module, ROOT), install.ENTRY)
 
 
 def test_only_what_the_command_needs(sources: dict[str, str]) -> None:
@@ -158,11 +159,12 @@ class Systemd(FakeRunner):
 def test_installs_once_and_runs_alone(tmp_path: Path, sources: dict[str, str]) -> None:
     systemd = Systemd()
     installer = install.Installer(systemd, tmp_path)
-    wanted = install.files(sources)
+    files = install.files(sources)
+    wanted, texts = install.expected(files), {item.path: item.text for item in files}
     plan = installer.plan(wanted)
     assert plan.changed
     assert not any(tmp_path.iterdir())
-    installer.apply(plan)
+    installer.apply(plan, texts)
     assert systemd.enabled
     assert not installer.plan(wanted).changed
     library = tmp_path / "usr/lib/slipway"
@@ -179,11 +181,11 @@ def test_installs_once_and_runs_alone(tmp_path: Path, sources: dict[str, str]) -
         "/usr/lib/slipway/slipway/traffic/old.py",
         "/usr/local/sbin/slipway",
     ]
-    installer.apply(plan)
+    installer.apply(plan, texts)
     assert not installer.plan(wanted).changed
     assert list(library.rglob("__pycache__")) == []
 
-    installer.apply(installer.plan([]))
+    installer.apply(installer.plan([]), {})
     assert not library.exists()
     assert not (tmp_path / "usr/local/sbin/slipway").exists()
     assert not systemd.enabled
