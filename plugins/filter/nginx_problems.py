@@ -40,6 +40,11 @@ options:
     type: list
     elements: str
     default: []
+  rate_limit_exempt:
+    description: Addresses and networks without rate limits.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -62,6 +67,7 @@ def nginx_problems(
     worker_connections: int = 4096,
     nofile: int = 16384,
     trusted_proxies: Sequence[str] = (),
+    rate_limit_exempt: Sequence[str] = (),
 ) -> list[str]:
     """See DOCUMENTATION."""
     return [
@@ -69,6 +75,7 @@ def nginx_problems(
         *nginx.header_problems(headers or {}),
         *nginx.limit_problems(int(worker_connections), int(nofile)),
         *nginx.proxy_problems(trusted_proxies),
+        *nginx.exempt_problems(rate_limit_exempt),
     ]
 
 

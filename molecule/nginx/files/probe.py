@@ -196,6 +196,30 @@ def reuse():
     expect("connections to the application for 200 requests", client.body["connections"] - before <= 4, True)
 
 
+def limits():
+    """Rate limits by the longest path, and paths that are not for this host."""
+    client = Client("shop.test")
+    # A burst must not begin in one minute and end in the next one of the clock, or it is two bursts.
+    if time.time() % 60 > 50:
+        time.sleep(61 - time.time() % 60)
+    answers = [client.ask("/search?q=1") for _ in range(61)]
+    expect("61 searches at once", answers, [200] * 60 + [429])
+    expect("seconds to wait after 429", 1 <= int(client.headers["retry-after"][0]) <= 60, True)
+    expect("security header on 429", client.headers["x-content-type-options"], ["nosniff"])
+    expect("below the limited path", client.ask("/search/slow"), 429)
+    expect("a longer path without limit", client.ask("/search/fast"), 200)
+    expect("a name that only begins like it", client.ask("/searches"), 200)
+    expect("the first comparison", client.ask("/compare"), 200)
+    expect("the second comparison", client.ask("/compare"), 429)
+    expect("health checks", {client.ask("/health") for _ in range(130)}, {200})
+    expect("another site", Client("legacy.test").ask("/search") != 429, True)
+    expect("restricted", client.ask("/metrics"), 403)
+    expect("restricted, below", client.ask("/metrics/app"), 403)
+    expect("restricted, written otherwise", {client.ask(path) for path in ("//metrics", "/x/../metrics", "/%6detrics")}, {403})
+    expect("security header on 403", client.headers["x-content-type-options"], ["nosniff"])
+    expect("allowed here", client.ask("/inside/x"), 200)
+
+
 def load(seconds=12.0, clients=8):
     """Keep-alive clients that send GET and POST until the time is over; every answer counts."""
     total, slots, until = collections.Counter(), collections.Counter(), time.monotonic() + seconds
@@ -237,7 +261,7 @@ report = {}
 if sys.argv[1] == "load":
     report = load()
 else:
-    for part in (tls, names, headers, forwarded, upgrades, reuse, down):
+    for part in (tls, names, headers, forwarded, upgrades, reuse, limits, down):
         part()
 print(json.dumps({**report, "failed": len(FAILURES), "failures": FAILURES[:40]}))
 sys.exit(1 if FAILURES else 0)

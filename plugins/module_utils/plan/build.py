@@ -178,6 +178,8 @@ class Builder:
             "max_body": app.max_body,
             "read_timeout": app.read_timeout,
             "health_path": app.health.path,
+            "rate_limits": [{"path": one.path, "per_minute": one.per_minute} for one in app.rate_limits],
+            "restricted": [{"path": one.path, "from": list(one.sources)} for one in app.restricted],
             "canary": {"by": app.canary.by, "cookie": app.canary.cookie},
         }
 

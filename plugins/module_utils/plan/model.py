@@ -208,6 +208,22 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class RateLimit:
+    """Requests of one client below `path` in a minute on each edge; 0 means as many as it likes."""
+
+    path: str
+    per_minute: int
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """Only these addresses and networks may ask for `path` and what is below it."""
+
+    path: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class App:
     """One entry of slipway_apps without its secrets. `processes` 0 means: sized by the plan."""
 
@@ -221,6 +237,8 @@ class App:
     websockets: tuple[str, ...] = ()
     max_body: str = "10m"
     read_timeout: int = 60
+    rate_limits: tuple[RateLimit, ...] = ()
+    restricted: tuple[Restriction, ...] = ()
     processes: int = 0
     threads: int = 5
     memory_mb: int = 0

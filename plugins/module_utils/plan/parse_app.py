@@ -9,7 +9,7 @@ from typing import Any, Optional
 from ..health import limits
 from ..health.limits import Limits
 from ..traffic.flags import SHARE
-from . import parse_change
+from . import parse_change, parse_edge
 from . import reader as shape
 from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Canary, Database, Drain, Release, Tls
 from .parse_health import parse_health
@@ -27,6 +27,8 @@ APP_KEYS = (
     "websockets",
     "max_body",
     "read_timeout",
+    "rate_limits",
+    "restricted",
     "processes",
     "threads",
     "memory",
@@ -83,6 +85,8 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
     names = [name for part in ("env", "secrets") if isinstance(data.get(part), dict) for name in data[part]]
     names += ["DATABASE_URL"] if data.get("database") else []
     cutover = read.mapping(data.get("cutover") or {}, key + ".cutover", CUTOVER_KEYS)
+    websockets = read.words(data, "websockets", key, shape.URL_PATH, "a path such as /ws")
+    health = parse_health(read, data.get("health"), key + ".health", names)
     app = App(
         name=str(name),
         domain=_domain(read, data, key, tls),
@@ -93,10 +97,12 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
         release=read.text(data, "release", key, shape.RELEASE, "a release name such as v1"),
         releases=releases,
         backends=backends,
-        health=parse_health(read, data.get("health"), key + ".health", names),
-        websockets=read.words(data, "websockets", key, shape.URL_PATH, "a path such as /ws"),
+        health=health,
+        websockets=websockets,
         max_body=read.text(data, "max_body", key, shape.SIZE, "a size such as 50m", "10m"),
         read_timeout=read.number(data, "read_timeout", key, 1, 86400, 60),
+        rate_limits=parse_edge.rate_limits(read, data.get("rate_limits"), key + ".rate_limits"),
+        restricted=parse_edge.restricted(read, data.get("restricted"), key + ".restricted", health.path, websockets),
         processes=read.number(data, "processes", key, 1, 512, 0),
         threads=read.number(data, "threads", key, 1, 512, 5),
         memory_mb=megabytes(read.text(data, "memory", key, shape.SIZE, "a size such as 512M")),

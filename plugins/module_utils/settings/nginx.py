@@ -70,6 +70,48 @@ def proxy_problems(networks: Iterable[str]) -> list[str]:
     return found
 
 
+def exempt_problems(networks: Iterable[str]) -> list[str]:
+    """Clients without rate limits that are neither an address nor a network."""
+    return [
+        f"nginx_rate_limit_exempt: {network!r} is neither an address nor a network"
+        for network in networks
+        if not is_network(str(network))
+    ]
+
+
+def below(path: str, prefix: str) -> bool:
+    """Whether `path` is `prefix` or stands below it, as the sites take it for limits and restrictions."""
+    return prefix == "/" or path == prefix or path.startswith(prefix.rstrip("/") + "/")
+
+
+def _access_problems(site: Mapping[str, Any]) -> list[str]:
+    """Limits and restrictions that nginx would refuse, or that would lock out what the host itself asks for."""
+    found = []
+    for key in ("rate_limits", "restricted"):
+        paths = [str(one["path"]) for one in site.get(key) or []]
+        found += [f"{key}: {path!r} is not a plain absolute path" for path in paths if not PATH.fullmatch(path)]
+        found += [f"{key}: {path} is named twice; keep one" for path in _doubles(paths)]
+    for one in site.get("rate_limits") or []:
+        if int(one["per_minute"]) < 0:
+            found.append(f"rate_limits: {one['path']} has a negative per_minute; 0 means no limit")
+    for one in site.get("restricted") or []:
+        found += [
+            f"restricted: {source!r} for {one['path']} is neither an address nor a network"
+            for source in one.get("from") or []
+            if not is_network(str(source))
+        ]
+    return found
+
+
+def is_network(text: str) -> bool:
+    """Whether `text` is an address or a network without host bits."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _domains(site: Mapping[str, Any]) -> list[str]:
     return [str(site["domain"]).lower(), *(str(alias).lower() for alias in site.get("aliases") or [])]
 
@@ -94,6 +136,7 @@ def _one(site: Mapping[str, Any]) -> list[str]:
     cookie = (site.get("canary") or {}).get("cookie") or "slipway"
     if not COOKIE.fullmatch(str(cookie)):
         found.append(f"canary.cookie: {cookie!r} is not a name that nginx can read; use letters, digits and _")
+    found += _access_problems(site)
     if not SIZE.fullmatch(str(site.get("max_body") or "10m")):
         found.append(f"max_body: {site['max_body']!r} is not a size such as 10m")
     return [f"site {name}: {problem}" for problem in found]

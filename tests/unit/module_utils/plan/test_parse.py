@@ -139,6 +139,12 @@ def test_the_sample_inventories_are_sound() -> None:
         ("cutover/verdict", {"p95_ms": "500"}, "cutover.verdict.p95_ms", "must be a number, but is text"),
         ("cutover/verdict", {"error_percent": 1}, "cutover.verdict.usual_error_percent", "must be less than error_percent"),
         ("max_body", 50, "max_body", "YAML read a number"),
+        ("rate_limits", {"/": 60}, "rate_limits", "must be a list, but is a mapping"),
+        ("rate_limits", [{"path": "/a", "per_minute": "60"}], "rate_limits[0].per_minute", "must be a whole number, but is text"),
+        ("rate_limits", [{"path": "/a", "per_minutes": 60}], "rate_limits[0].per_minutes", "Did you mean `per_minute`?"),
+        ("rate_limits", [{"path": "/a", "per_minute": 1}] * 2, "rate_limits", "names /a twice"),
+        ("restricted", [{"path": "/", "from": []}], "restricted[0].path", "covers the path of the health check"),
+        ("restricted", [{"path": "/a", "from": ["office"]}], "restricted[0].from[0]", "neither an address nor a network"),
         ("threads", 0, "threads", "outside 1 to 512"),
         ("env/DEBUG", False, "env.DEBUG", "YAML read a boolean"),
         ("env/A-B", "x", "env.A-B", "not a name a shell can carry"),
@@ -353,3 +359,10 @@ def test_addresses_of_two_families_cannot_work_together() -> None:
     assert problems(fleet(db1={"ansible_host": "fd77::13", "slipway_address": "10.87.0.13"})) == []
     six = {name: {"ansible_host": f"fd77::{number}"} for number, name in enumerate(("web1", "web2", "db1"), 11)}
     assert problems(fleet(**six)) == []
+
+
+def test_a_restricted_path_below_websockets_would_lose_its_upgrades() -> None:
+    app = {**put("websockets", ["/ws"]), "restricted": [{"path": "/ws/admin", "from": ["10.0.0.0/8"]}]}
+    assert [(one.key, one.what) for one in problems(fleet(app))] == [
+        ("slipway_apps.spotik.restricted[0].path", "`/ws/admin` is below a path of `websockets`")
+    ]

@@ -15,6 +15,8 @@ SITE = {
     "websockets": ["/ws"],
     "max_body": "50m",
     "health_path": "/health",
+    "rate_limits": [{"path": "/search", "per_minute": 60}, {"path": "/", "per_minute": 0}],
+    "restricted": [{"path": "/metrics", "from": ["10.0.0.0/8", "fd00::1"]}],
 }
 
 
@@ -40,6 +42,11 @@ def test_a_complete_site_has_no_problem():
         ({"websockets": ["ws"]}, "websockets ws: 'ws' is not a plain absolute path"),
         ({"health_path": '/x"'}, "health_path"),
         ({"max_body": "50 MB"}, "max_body: '50 MB' is not a size"),
+        ({"rate_limits": [{"path": "search", "per_minute": 1}]}, "rate_limits: 'search' is not a plain absolute path"),
+        ({"rate_limits": [{"path": "/a", "per_minute": 1}, {"path": "/a", "per_minute": 2}]}, "/a is named twice"),
+        ({"rate_limits": [{"path": "/a", "per_minute": -1}]}, "/a has a negative per_minute"),
+        ({"restricted": [{"path": "/a;", "from": []}]}, "restricted: '/a;' is not a plain absolute path"),
+        ({"restricted": [{"path": "/a", "from": ["10.0.0.1/8"]}]}, "'10.0.0.1/8' for /a is neither"),
     ],
 )
 def test_each_problem_is_named_with_its_site(change, words):
@@ -105,3 +112,23 @@ def test_trusted_proxies():
     found = nginx.proxy_problems(["0.0.0.0/0", "balancer"])
     assert "trusts every client" in found[0]
     assert "neither an address nor a network" in found[1]
+
+
+def test_clients_without_limits_are_addresses_or_networks():
+    assert nginx.exempt_problems(["10.0.0.0/8", "::1"]) == []
+    assert nginx.exempt_problems(["office"]) == ["nginx_rate_limit_exempt: 'office' is neither an address nor a network"]
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "wanted"),
+    [
+        ("/a", "/a", True),
+        ("/a/b", "/a", True),
+        ("/ab", "/a", False),
+        ("/ab", "/", True),
+        ("/a/b", "/a/", True),
+        ("/a", "/a/b", False),
+    ],
+)
+def test_what_is_below_a_path(path, prefix, wanted):
+    assert nginx.below(path, prefix) is wanted
