@@ -19,8 +19,16 @@ class ActionModule(ActionBase):
         """The module's result, or what the earlier one says of these packages."""
         variables = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
-        known = recall(variables.get(REGISTERED), self._task.args)
-        return {**result, **(known or self._execute_module("slipway.server.packages", self._task.args, task_vars=variables))}
+        arguments = dict(self._task.args)
+        known = recall(variables.get(REGISTERED), arguments) or recall(installed(arguments.pop("seen", None)), arguments)
+        return {**result, **(known or self._execute_module("slipway.server.packages", arguments, task_vars=variables))}
+
+
+def installed(seen: Any) -> dict[str, Any]:
+    """What M(slipway.server.preflight) saw, as a result that knows the packages that are there."""
+    versions = seen.get("versions") if isinstance(seen, dict) else None
+    there = {name: version for name, version in (versions or {}).items() if name not in seen.get("missing", ())}
+    return {"asked": [*there], "versions": there}
 
 
 def recall(earlier: Any, arguments: dict[str, Any]) -> dict[str, Any]:

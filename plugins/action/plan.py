@@ -17,6 +17,10 @@ from ansible_collections.slipway.server.plugins.module_utils.plan.demands import
 from ansible_collections.slipway.server.plugins.module_utils.plan.model import Problem
 from ansible_collections.slipway.server.plugins.module_utils.plan.parse import COLLECTION_VARIABLES, HOST_VARIABLES, Raw, parse
 from ansible_collections.slipway.server.plugins.module_utils.plan.placeholders import Undefined, Unreadable
+from ansible_collections.slipway.server.plugins.plugin_utils import preload
+
+# The controlling process imports this file before it forks the first worker.
+preload.filters()
 
 
 class ActionModule(ActionBase):

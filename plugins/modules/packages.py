@@ -27,6 +27,11 @@ options:
     type: list
     elements: str
     default: []
+  seen:
+    description:
+      - What M(slipway.server.preflight) returned as C(slipway_host) earlier in the same run. When all of the packages are there
+        according to it, it answers without another round trip.
+    type: dict
   state:
     description: Whether the packages are installed or removed. Configuration files stay when they are removed.
     type: str
@@ -79,6 +84,7 @@ def main() -> None:
         argument_spec={
             "names": {"type": "list", "elements": "str", "required": True},
             "optional": {"type": "list", "elements": "str", "default": []},
+            "seen": {"type": "dict"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,

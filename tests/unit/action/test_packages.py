@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.slipway.server.plugins.action.packages import recall
+from ansible_collections.slipway.server.plugins.action.packages import installed, recall
 
 EARLIER = {"versions": {"nginx": "1.22.1", "docker.io": "26.1.5"}, "asked": ["nginx", "docker.io", "docker-cli"], "changed": True}
 
@@ -27,3 +27,11 @@ def test_an_earlier_result_answers_without_a_change():
 )
 def test_the_host_is_asked(earlier, arguments):
     assert recall(earlier, arguments) == {}
+
+
+def test_what_preflight_saw_answers_for_what_is_there():
+    seen = {"versions": {"nginx": "1.22.1", "ufw": "0.36.2"}, "missing": ["ufw"], "memory_mb": 2048}
+    assert recall(installed(seen), {"names": ["nginx"]})["versions"] == {"nginx": "1.22.1"}
+    assert recall(installed(seen), {"names": ["nginx", "ufw"]}) == {}
+    assert recall(installed(None), {"names": ["nginx"]}) == {}
+    assert recall(installed({"versions": {}, "missing": []}), {"names": ["nginx"]}) == {}

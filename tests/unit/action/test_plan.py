@@ -75,3 +75,12 @@ def test_a_plan_without_facts_has_addresses_and_no_secrets(inventory: Path) -> N
     assert "10.87.0.12:3000" in done.stdout
     secrets = done.stdout.replace(f'"vault_password": "{PASSWORD}"', "")
     assert PASSWORD not in secrets
+
+
+def test_what_every_worker_needs_is_loaded_before_the_first_one() -> None:
+    script = "import sys; from ansible.plugins.loader import action_loader, init_plugin_loader; init_plugin_loader();"
+    script += "action_loader.get('slipway.server.plan', class_only=True); print(*sys.modules)"
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    loaded = {name.partition("_")[0] if name.startswith("ansible.plugins") else name for name in done.stdout.split()}
+    assert {"ansible.plugins.filter.core", "ansible_collections.slipway.server.plugins.filter.fleet"} <= loaded
