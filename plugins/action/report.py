@@ -31,12 +31,14 @@ class ActionModule(ActionBase):
                 "app": {"type": "str", "required": True},
                 "txn": {"type": "str", "required": True},
                 "told": {"type": "dict", "required": True},
+                "proved": {"type": "dict", "default": {}},
                 "directory": {"type": "path", "default": "reports"},
                 "owner": {"type": "str", "default": ""},
                 "release": {"type": "str", "default": ""},
             },
         )
         told = {host: lines["lines"] for host, lines in options["told"].items() if isinstance(lines, dict) and lines.get("lines")}
+        told = report.proved(options["proved"], told)
         run = report.build(options["app"], options["txn"], told, options["owner"], options["release"])
         if run is None:
             result.update(changed=False, page="", data="")

@@ -30,6 +30,12 @@ options:
     description: Results of M(slipway.server.run_info) by host; hosts without one are left out.
     type: dict
     required: true
+  proved:
+    description:
+      - Results of M(slipway.server.slot) by host. They show how the release did before an edge was asked, and make a page when it
+        failed there.
+    type: dict
+    default: {}
   directory:
     description: Where to write APP-TXN.html and APP-TXN.json, made when missing. Relative to where ansible-playbook was started.
     type: path
@@ -57,12 +63,13 @@ EXAMPLES = r"""
     app: spotik
     txn: "{{ deployed.txn }}"
     told: "{{ ansible_play_hosts_all | slipway.server.slipway_results(hostvars, 'told') }}"
+    proved: "{{ ansible_play_hosts_all | slipway.server.slipway_results(hostvars, 'started') }}"
   run_once: true
 """
 
 RETURN = r"""
 page:
-  description: Path of the page; empty when no host told anything.
+  description: Path of the page; empty when nothing moved.
   type: str
   returned: always
 data:
@@ -72,5 +79,5 @@ data:
 outcome:
   description: V(confirmed), V(rolled back), V(failed) or V(not ended).
   type: str
-  returned: when a host told anything
+  returned: when there is a page
 """

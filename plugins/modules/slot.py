@@ -108,6 +108,10 @@ active:
   description: The slot that has the traffic, as far as this host knows.
   type: str
   returned: success
+at:
+  description: When the module ended, in seconds since the epoch.
+  type: float
+  returned: always
 artifact:
   description: What exactly runs - the image by digest, or the archive's digest.
   type: str
@@ -174,8 +178,10 @@ def main() -> None:
         else:
             result = slots.stop(request, write)
     except SlipwayError as error:
-        module.fail_json(msg=str(error), **error.facts)
-    module.exit_json(diff={"before": before, "after": f"{result['release'] or '-'} {result['state']}\n"}, **result)
+        module.fail_json(msg=str(error), at=host.clock.now(), **error.facts)
+    module.exit_json(
+        at=host.clock.now(), diff={"before": before, "after": f"{result['release'] or '-'} {result['state']}\n"}, **result
+    )
 
 
 if __name__ == "__main__":

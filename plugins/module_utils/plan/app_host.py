@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Optional
 
+from ..health.limits import DECIMALS
+from ..traffic.config import ABORTABLE
 from .firewall import local_only, pooler_port
 from .model import (
     MANAGED_SLOTS,
@@ -61,7 +63,7 @@ def app_host(
             "synthetic": list(app.canary.synthetic),
         },
         "failover": app.failover,
-        "verdict": asdict(app.verdict),
+        "verdict": _verdict(app, inventory),
         "bake": app.bake,
         "standby": app.standby,
         "confirm_deadline": app.confirm_deadline,
@@ -78,9 +80,22 @@ def app_host(
 
 
 def longest_move(app: App) -> int:
-    """Seconds that an edge may need from its gate to the end of its bake, 15 of them for proofs. Source: own."""
+    """Seconds that an edge may need from its gate to the end of its bake with all hooks, 15 of them for proofs. Source: own."""
     gates = [app.health, *(backend.health for backend in app.backends if backend.health)]
-    return max(gate.deadline for gate in gates) + len(app.canary.steps) * app.canary.patience + app.bake + 15
+    steps = len(app.canary.steps)
+    waited = sum(
+        hook.timeout * (steps if state == "canary" else 1)
+        for state, listed in app.hooks.items()
+        if state in ABORTABLE
+        for hook in listed
+    )
+    return max(gate.deadline for gate in gates) + steps * app.canary.patience + app.bake + 15 + waited
+
+
+def _verdict(app: App, inventory: Inventory) -> dict[str, Any]:
+    """Each edge judges for itself, and one of them takes all back: together they may be wrong as often as one alone."""
+    edges = max(len(inventory.group("edge")), 1)
+    return {**asdict(app.verdict), "alpha": max(app.verdict.alpha / edges, DECIMALS["alpha"][0])}
 
 
 def members(app: App, slot: str, inventory: Inventory) -> list[str]:

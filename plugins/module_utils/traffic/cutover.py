@@ -22,6 +22,11 @@ from .watch import SOON, Watch
 
 GRACE = 30.0
 """Seconds that a step of a canary may be late before its dead man takes it back."""
+CHANGED = {
+    "none": "the database was not changed",
+    "expand": "the database was changed so that the former release can go on with it",
+    "contract": "the database was changed so that the former release cannot go on with it: there is no way back",
+}
 
 
 @dataclass(frozen=True)
@@ -301,6 +306,7 @@ class Cutover:
     def _gate(self, tx: Transaction) -> GateReport:
         slot = self.app.slot(tx.target)
         progress = self.host.progress(self.app, tx.txn)
+        self._tell(tx, "STAGED", f"{tx.target} is asked until it is well, within {slot.gate.rules.deadline:g} s")
         report = gates.run(
             self.host.sensors.members(slot, tx.release),
             slot.gate.rules,
@@ -323,6 +329,7 @@ class Cutover:
         """From the gate to the moved flag, step by step when the application wants that."""
         app = self.app
         self._mine(tx, 0)
+        self._tell(tx, "GATED", CHANGED.get(str(tx.facts.get("migrations")), CHANGED["none"]))
         spare = moves.spare(app, tx)
         steps = app.canary.steps if tx.rollback_allowed else ()
         if tx.rollback_allowed:
@@ -448,7 +455,7 @@ class Cutover:
             return self._taken_over(tx, now)
         guilty = guilty and not self.host.going_down()
         facts = {"txn": tx.txn, "from": tx.source, "to": tx.target, "reason": reason}
-        if not tx.rollback_allowed:
+        if not tx.rollback_allowed and self.flags.share(tx.target):
             moves.stay(self.host, self.app, replace(now, reason=reason), reason)
             return SlipwayError(
                 f"{self.app.name} stays on {tx.target} although it failed, {reason}: its migrations are destructive and "

@@ -29,7 +29,7 @@ class Drain:
     """A drain as kept with its slot.
 
     `peak`: most connections at once, idle ones apart. `remaining`: those open when their instance was stopped. `seconds`: once
-    it has ended.
+    it has ended. `told`: the hooks of its beginning were run.
     """
 
     began: Deadline
@@ -37,6 +37,7 @@ class Drain:
     peak: int = 0
     remaining: int = 0
     seconds: Optional[float] = None
+    told: bool = False
 
     def facts(self) -> dict[str, object]:
         """For results and history."""
@@ -63,6 +64,7 @@ def load(document: object) -> Optional[Drain]:
             int(document["peak"]),
             int(document["remaining"]),
             None if document["seconds"] is None else float(document["seconds"]),
+            document.get("told") is True,
         )
     except (KeyError, TypeError, ValueError):
         return None

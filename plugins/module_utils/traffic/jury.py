@@ -88,6 +88,7 @@ class LogJury:
         self._step: dict[str, Figures] = {}
         self._share = 0
         self._judged: set[str] = set()
+        self._looks = 0
 
     def open(self, share: int) -> None:
         """What was not read yet belongs to the step before."""
@@ -106,6 +107,7 @@ class LogJury:
         if reason is None:
             return Ruling()
         self._judged.add(reason)
+        self._looks += reason != "burst"  # errors in a row are no matter of chance, and take nothing of what a look may cost
         verdict = self._judge(candidate)
         figures = {"share": self._share, **verdict.as_dict()}
         text = self._text(verdict)
@@ -136,7 +138,7 @@ class LogJury:
         beside = self._step.get(self.source, Figures(self.source))
         # Too few beside it in this step: then it is compared with what came before the step, too.
         control = beside if beside.requests >= LEAST_CONTROL else self._before
-        look = min(len(self.verdicts) + 1, self.looks)
+        look = min(max(self._looks, 1), self.looks)
         return judge(candidate, control, self.limits, look, self.looks)
 
     def _text(self, verdict: Verdict) -> str:

@@ -21,10 +21,6 @@ from .errors import SlipwayError
 KEPT = 20
 ENDS = (".outcome.json", ".request.json", ".jsonl")
 TXN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,160}")
-STATES = (
-    "PLANNED", "LOCKED", "STAGED", "HEALTHY", "GATED", "CANARY", "SWITCHED", "BAKING", "CONFIRMED", "DRAINING", "RETIRED",
-    "ROLLING_BACK", "ROLLED_BACK", "FAILED",
-)  # fmt: skip
 
 
 def check_txn(txn: str) -> str:
@@ -60,7 +56,7 @@ class Progress:
         return self.directory / f"{check_txn(self.txn)}.request.json"
 
     def say(self, state: str, text: str, **facts: object) -> None:
-        """Add a line: `state` is one of STATES, `text` for people, `facts` for the report."""
+        """Add a line: `state` in capitals is one that has hooks (config.py), `text` for people, `facts` for the report."""
         entry: dict[str, object] = {"at": round(self.clock.now(), 3), "host": self.host, "state": state, "text": text, **facts}
         self.add(entry)
 

@@ -88,6 +88,24 @@ def number(value: object) -> Optional[float]:
     return float(value) if good else None  # type: ignore[arg-type]
 
 
+def proved(results: Mapping[str, Optional[Mapping[str, Any]]], told: Mapping[str, Sequence[Line]]) -> dict[str, Sequence[Line]]:
+    """`told`, with a line before it of each host that was to start the release, from the results of module slot there.
+
+    Where all of them could and no edge told anything, nothing moved: then there is nothing to report.
+    """
+    lines: dict[str, Sequence[Line]] = {}
+    for host, result in results.items():
+        if isinstance(result, Mapping) and number(result.get("at")) is not None:
+            bad = bool(result.get("failed"))
+            well = f"{result.get('release')} runs in slot {result.get('slot')} of {host} and is well there"
+            text = str(result.get("msg", "")).partition("\n")[0] if bad else well
+            facts = {key: result.get(key) for key in ("at", "gate")}
+            lines[host] = [{**facts, "state": "FAILED" if bad else "STAGED", "text": text}]
+    if not told and all(line["state"] != "FAILED" for of_host in lines.values() for line in of_host):
+        return {}
+    return {host: [*lines.get(host, ()), *told.get(host, ())] for host in {**lines, **told}}
+
+
 def build(app: str, txn: str, told: Mapping[str, Sequence[Line]], owner: str = "", release: str = "") -> Optional[Run]:
     """The run that the lines of each host tell of; None when none of them tells anything."""
     events, cells, facts = [], [], {}

@@ -34,15 +34,29 @@ class Retirement:
         self.slots = Slots(host, app)
         self.records = host.records(app.name)
         self.watch = Watch(host.machine)
+        self.reached: list[str] = []
 
     def step(self) -> tuple[str, Optional[float]]:
         """One step: what was seen or done, and in how many seconds to take the next one, or None when there is none."""
         name, lock = self.slot.name, self.host.lock(self.app.name)
         try:
             with lock.held(f"retiring slot {name} of {self.app.name}", wait=2.0):
-                return self._step(name)
+                found = self._step(name)
         except Busy as error:
             return str(error), drain.LOOK
+        self._hooks(found[0])
+        return found
+
+    def _hooks(self, text: str) -> None:
+        """Run those of the states that were reached, without the lock: a hook may take longer than anybody waits for that."""
+        while self.reached:
+            state = self.reached.pop(0)
+            if self.app.hooks.get(state):
+                from . import hooks
+
+                known = self.records.slot(self.slot.name)
+                facts = {"txn": self.records.traffic().txn, "from": self.slot.name, "to": self.slots.active(), "reason": text}
+                hooks.run(self.host, self.app, state, {**facts, "release": known.release if known is not None else None})
 
     def _step(self, name: str) -> tuple[str, Optional[float]]:
         known = self.records.slot(name)
@@ -95,11 +109,14 @@ class Retirement:
         elapsed = max(-under_way.began.left(self.host.machine.moment(self.host.clock)), 0.0)
         limits = under_way.limits
         total = sum(count or 0 for count in connections)
-        now = replace(under_way, peak=max(under_way.peak, total if elapsed >= limits.idle else 0))
+        if not under_way.told:
+            self.reached.append("draining")
+        now = replace(under_way, told=True, peak=max(under_way.peak, total if elapsed >= limits.idle else 0))
         step = drain.step(limits, elapsed, connections)
         if step.wait is None and step.stop is None:
             done = replace(now, seconds=round(elapsed, 1))
             self.slots.end(self.slot, driver, "retirement", done)
+            self.reached.append("retired")
             return f"slot {known.slot} stopped: {now.peak - now.remaining} connections ended, {now.remaining} were closed", None
         if step.stop is not None:
             remaining = now.remaining + (connections[step.stop] or 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,12 +18,19 @@ LINES = [
 ]
 
 
-def write(tmp_path: Path, directory: Path, *arguments: str) -> dict[str, object]:
+def write(tmp_path: Path, directory: Path, *arguments: str, **more: Any) -> dict[str, object]:
     """What the task `report` returned for a play over a host that tells and one that did not answer."""
     told = {"web1": {"lines": LINES}, "web2": None}
     tasks = [
         {
-            "slipway.server.report": {"app": "shop", "txn": "v2/x", "told": told, "directory": str(directory), "owner": "ann"},
+            "slipway.server.report": {
+                "app": "shop",
+                "txn": "v2/x",
+                "told": told,
+                "directory": str(directory),
+                "owner": "ann",
+                **more,
+            },  # fmt: skip
             "register": "written",
         },
         {
@@ -48,6 +56,23 @@ def test_report_is_written_once(tmp_path: Path) -> None:
     assert sorted(path.name for path in reports.iterdir()) == ["shop-v2_x.html", "shop-v2_x.json"]
     assert json.loads((reports / "shop-v2_x.json").read_text())["seconds"] == 9.0
     assert write(tmp_path, reports)["changed"] is False
+
+
+def test_a_release_that_failed_where_it_was_started_has_a_page(tmp_path: Path) -> None:
+    gate = {"healthy": False, "reason": "not healthy within 6 s", "attempts": 3, "last_answers": ["status 503"]}
+    msg = "release v2 of shop did not become healthy in slot green of web1: not healthy within 6 s.\nLast answers:\n  status 503"
+    well = {"at": 1764035001.0, "release": "v2", "slot": "green", "gate": {"healthy": True}}
+    bad = {"at": 1764035007.0, "failed": True, "msg": msg, "gate": gate}
+    nothing = {"skipped": True}
+    done = write(
+        tmp_path, tmp_path / "reports", told={"web1": {"lines": []}}, proved={"web1": bad, "web2": well, "web3": nothing}
+    )
+    assert done["outcome"] == "failed"
+    page = Path(str(done["page"])).read_text()
+    assert all(
+        text in page for text in ("release v2 of shop did not become healthy", "status 503", "not passed", "is well there")
+    )
+    assert write(tmp_path, tmp_path / "reports", told={}, proved={"web2": well})["page"] == ""
 
 
 def test_a_directory_that_cannot_be_written_to_is_only_a_warning(tmp_path: Path) -> None:

@@ -47,6 +47,16 @@ def test_containers_elsewhere_are_open_to_the_edges_only() -> None:
     assert slots[0] == {"name": "blue", "members": ["10.87.0.11:3000", "10.87.0.11:3001", "10.87.0.12:3000"]}
 
 
+def test_two_edges_share_the_chance_of_a_false_alarm_and_the_time_of_hooks_is_part_of_a_move() -> None:
+    raw = fleet()
+    before = planned(raw).hosts["web1"]["app_apps"]["spotik"]
+    raw.groups["edge"] = ["web1", "web2"]
+    raw.apps["spotik"]["hooks"] = {"switched": [{"command": "smoke", "timeout": 9}], "confirmed": [{"command": "tell"}]}
+    after = planned(raw).hosts["web1"]["app_apps"]["spotik"]
+    assert after["verdict"]["alpha"] == before["verdict"]["alpha"] / 2 == 0.005
+    assert after["longest_move"] == before["longest_move"] + 9
+
+
 def test_single_host_listens_on_loopback_and_lets_containers_reach_the_pooler() -> None:
     one = planned(single()).hosts["one"]
     assert one["nginx_sites"][0]["slots"] == [

@@ -43,7 +43,7 @@ def test_step_by_step_then_all(careful: World) -> None:
     assert (held["outcome"], shares(careful), careful.jury.shares) == ("switched", {"green": 100}, [5, 50, 100])
     assert 23 <= careful.clock.passed - begun < 40
     assert careful.host.flags(careful.app).present() == ["green", "spare.blue"]
-    assert told(careful) == ["PLANNED 0", "HEALTHY", "CANARY 5", "CANARY 50", "SWITCHED 100", "BAKING 100"]
+    assert told(careful) == ["PLANNED 0", "HEALTHY", "GATED", "CANARY 5", "CANARY 50", "SWITCHED 100", "BAKING 100"]
     Cutover(careful.host, careful.app).confirm("t1")
     assert told(careful)[-1] == "CONFIRMED 100"
     assert careful.host.flags(careful.app).spare() == "blue"

@@ -46,8 +46,8 @@ def test_it_is_started_followed_and_ends(world: World, run: Detached) -> None:
     first = run.follow("t1", 0)
     assert first.ended
     states = [str(line["state"]) for line in first.lines]
-    assert states.count("STAGED") == 2
-    assert [state for state in states if state != "STAGED"] == ["PLANNED", "HEALTHY", "SWITCHED", "BAKING"]
+    assert states.count("STAGED") == 3
+    assert [state for state in states if state != "STAGED"] == ["PLANNED", "HEALTHY", "GATED", "SWITCHED", "BAKING"]
     assert first.facts["outcome"] == "switched"
     assert run.follow("t1", first.offset).lines == []
     journal = world.host.journal(world.app).last()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Callable, Optional
 
 import pytest
+from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
 from ansible_collections.slipway.server.plugins.module_utils.traffic import archive, drain, machine, recovery, retire, status
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cli import main
 from ansible_collections.slipway.server.plugins.module_utils.traffic.config import DrainLimits
@@ -180,6 +181,32 @@ def test_an_idle_slot_is_stopped_as_soon_as_its_time_is_over(replicas: World) ->
     assert alive(replicas, "green") == [1, 2, 3]
     assert replicas.history()[-2:] == ["draining", "stopped"]
     assert run(replicas) == ["slot blue is stopped, not standby: left alone"]
+
+
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_a_drain_and_its_end_have_their_hooks_once_and_not_within_the_lock(replicas: World, on_demand: bool) -> None:
+    listed = [{"command": "note"}]
+    config = {**replicas.config, "hooks": {"draining": listed, "retired": listed}}
+    replicas.layout.config("shop").write_text(json.dumps(config), encoding="utf-8")
+    ran: list[list[str]] = []
+    answered = replicas.runner._run
+
+    def note(argv: list[str]) -> Result:
+        if "--pipe" not in argv:
+            return answered(argv)
+        with replicas.host.lock("shop").held("somebody else at work", 0.0):
+            ran.append([word.partition("=")[2] for word in argv if word.startswith("--setenv=SLIPWAY_")])
+        return Result(1, "", "Finished with result: exit-code")
+
+    replicas.runner._run = note  # type: ignore[method-assign]
+    replicas.machine.open = {3000: {"a"}}
+    if on_demand:
+        Slots(replicas.host, replicas.app).drain(Request("blue", active="green"), replicas.app.drain)
+    run(replicas, seconds=120)
+    run(replicas)  # another process goes on
+    assert kept(replicas).state == "stopped"
+    assert [{"SLIPWAY_STATE=draining", "SLIPWAY_FROM=blue"} <= set(words) for words in ran] == [True, False]
+    assert {"SLIPWAY_STATE=retired", "SLIPWAY_RELEASE=v1", "SLIPWAY_TO=green"} <= set(ran[1])
 
 
 def test_requests_end_then_websockets_are_closed_one_instance_after_the_other(replicas: World) -> None:

@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
 from ansible_collections.slipway.server.plugins.module_utils.traffic import config, hooks, notify, transient
 from ansible_collections.slipway.server.plugins.module_utils.traffic.config import ABORTABLE, HOOK_STATES
+from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 
 from tests.unit.module_utils.traffic.world import CONFIG, World
@@ -61,6 +62,28 @@ def test_before_the_confirmation_a_failure_aborts(tmp_path: Path, state: str) ->
         hooks.run(world.host, world.app, state, FACTS)
     assert caught.value.facts["hook"] == state
     assert world.history() == ["hook_failed"]
+
+
+def test_every_state_on_the_way_has_its_hooks_in_turn(tmp_path: Path) -> None:
+    hook = [{"command": "note"}]
+    world = make(tmp_path, canary={"steps": [50], "dwell": 1}, hooks=dict.fromkeys(HOOK_STATES, hook))
+    world.runner.answers["systemd-run --unit=slipway-shop-hook"] = ended()
+    cutover = Cutover(world.host, world.app)
+    cutover.switch(Request("green", "v2", "t1"))
+    cutover.confirm("t1")
+    ran = [word for call in told(world, "systemd-run") for word in call if word.startswith("--setenv=SLIPWAY_STATE=")]
+    assert [word.rpartition("=")[2] for word in ran] == [*ABORTABLE, "confirmed"]
+
+
+@pytest.mark.parametrize("state", ["planned", "staged", "healthy", "gated"])
+@pytest.mark.parametrize("migrations", ["none", "contract"])
+def test_an_abort_before_traffic_moves_leaves_everything_where_it_was(tmp_path: Path, state: str, migrations: str) -> None:
+    world = with_hook(tmp_path, state, ended(3, "exit-code"))
+    with pytest.raises(SlipwayError, match=f"stays on blue: shop goes no further than {state}") as caught:
+        Cutover(world.host, world.app).switch(Request("green", "v2", "t1", migrations=migrations))
+    assert (caught.value.facts["outcome"], world.serving, world.runner.timers) == ("aborted", "blue", {})
+    assert world.host.records("shop").traffic().active is None
+    assert world.host.journal(world.app).pending() is None
 
 
 def test_a_warning_goes_on_with_the_next(tmp_path: Path) -> None:

@@ -149,10 +149,21 @@ def test_asking_goes_round() -> None:
     assert asking([], "green", Clock())(5) == []  # type: ignore[arg-type]
 
 
-def test_looks_are_bounded(log: Log) -> None:
-    made = jury(log)
-    for number in range(20):
-        made.open(5)
-        log.traffic("green", 120, seed=number)
-        made.hear(due=True, last=True)
-    assert made.looks == LOOKS_A_STEP * 3
+@pytest.mark.parametrize("burst", [0, 10])
+def test_every_look_is_counted_and_all_of_them_were_planned(log: Log, burst: int) -> None:
+    made, looks = jury(log), []
+    for number in range(3):
+        made.open(25)
+        log.traffic("blue", burst, errors=1.0)
+        log.traffic("green", burst, errors=1.0)
+        for due, last in ((False, False), (True, False), (True, True)):
+            log.traffic("blue", 120, errors=0.1, seed=number)
+            log.traffic("green", 120, errors=0.1, seed=number)  # above the limit, but so is the control
+            ruling = made.hear(due, last)
+            while not last and made.hear(due, last).news:
+                pass
+            assert ruling.figures["outcome"] == "inconclusive", ruling
+            looks.append(ruling.figures["look"])
+    assert max(looks) <= made.looks == LOOKS_A_STEP * 3
+    assert looks == sorted(looks)
+    assert burst or looks == list(range(1, 10))
