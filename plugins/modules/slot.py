@@ -179,9 +179,8 @@ def main() -> None:
             result = slots.stop(request, write)
     except SlipwayError as error:
         module.fail_json(msg=str(error), at=host.clock.now(), **error.facts)
-    module.exit_json(
-        at=host.clock.now(), diff={"before": before, "after": f"{result['release'] or '-'} {result['state']}\n"}, **result
-    )
+    after = f"{result['release'] or '-'} {result['state']}\n"
+    module.exit_json(at=host.clock.now(), diff={"before": before, "after": after}, **result)
 
 
 if __name__ == "__main__":

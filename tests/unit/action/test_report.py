@@ -23,14 +23,8 @@ def write(tmp_path: Path, directory: Path, *arguments: str, **more: Any) -> dict
     told = {"web1": {"lines": LINES}, "web2": None}
     tasks = [
         {
-            "slipway.server.report": {
-                "app": "shop",
-                "txn": "v2/x",
-                "told": told,
-                "directory": str(directory),
-                "owner": "ann",
-                **more,
-            },  # fmt: skip
+            "slipway.server.report": {"app": "shop", "txn": "v2/x", "directory": str(directory), "owner": "ann", "told": told}
+            | more,
             "register": "written",
         },
         {
