@@ -14,7 +14,7 @@ description:
   - Reads C(pg_settings) and C(pg_file_settings) in one session and refuses unknown, removed, unavailable and out-of-range
     values before anything is written.
   - Has the server's own binary read the new files and map their memory in a scratch directory, then swaps one drop-in file,
-    C(pg_hba.conf) and C(pg_ident.conf), reloads, and restarts when something needs it and O(restart) allows.
+    C(pg_hba.conf) and C(pg_ident.conf), and reloads. A restart is the business of M(slipway.server.postgresql_restart).
   - When the server does not take the change, the old bytes come back and the server runs with them.
   - Unchanged on the second run, also while a restart is pending.
 author: slipway.server contributors
@@ -59,11 +59,6 @@ options:
     description: Operating system user of that pooler.
     type: str
     default: postgres
-  restart:
-    description: C(now) restarts the server when a setting needs it; C(never) leaves it pending.
-    type: str
-    choices: [now, never]
-    default: now
 attributes:
   check_mode:
     description: Refuses what would be refused and shows the files; on a host without PostgreSQL everything is new.
@@ -93,10 +88,6 @@ started:
   returned: success
 reloaded:
   description: Whether the server loaded its files again.
-  type: bool
-  returned: success
-restarted:
-  description: Whether the server was restarted.
   type: bool
   returned: success
 pending_restart:
@@ -141,7 +132,6 @@ SPEC = {
     "hba": {"type": "list", "elements": "dict", "default": [], "options": HBA},
     "pooler_user": {"type": "str", "default": ""},
     "pooler_os_user": {"type": "str", "default": "postgres"},
-    "restart": {"type": "str", "choices": ["now", "never"], "default": "now"},
 }
 
 
@@ -158,7 +148,7 @@ def wanted(params: dict[str, Any]) -> Wanted:
         raise ClusterError("nothing was changed:\n" + "\n".join(f"- {line}" for line in problems))
     settings.update(conf.texts({"listen_addresses": params["listen"], "port": params["port"]}))
     hba = conf.render_hba(rules, params["pooler_user"])
-    return Wanted(settings, hba, conf.render_ident(params["pooler_user"], params["pooler_os_user"]), params["restart"])
+    return Wanted(settings, hba, conf.render_ident(params["pooler_user"], params["pooler_os_user"]))
 
 
 def shown(path: Path, before: Any, after: str) -> dict[str, str]:
@@ -180,7 +170,6 @@ def main() -> None:
         diff=[shown(*change) for change in done.changes],
         started=done.started,
         reloaded=done.reloaded,
-        restarted=done.restarted,
         pending_restart=list(done.pending),
         shadowed=done.shadowed,
         data_checksums=done.live.checksums if done.live else None,

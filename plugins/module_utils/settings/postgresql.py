@@ -321,7 +321,7 @@ def checks(
         databases=_json(list(databases)),
         roles=_json(list(roles)),
         drop_in=DROP_IN,
-        pending="true" if restart == "never" else "false",
+        pending="false" if restart == "now" else "true",
     )
     argv = [
         "runuser",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A running PostgreSQL cluster and its configuration: tried on the real binary, swapped, loaded; or the old bytes again.
 
+The drop-in that the server was started with is kept while newer settings wait for a restart, which may not succeed.
 What is unfinished is read from the server itself (load time, pending restarts), so a killed run is finished by the next.
 """
 
@@ -63,12 +64,11 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True)
 class Wanted:
-    """The three files, and whether restart-only settings are made effective at once (`now`) or left pending (`never`)."""
+    """The three files."""
 
     settings: Mapping[str, str]
     hba: str
     ident: str
-    restart: str = "now"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,6 @@ class Outcome:
     changes: list[tuple[Path, Optional[str], str]] = field(default_factory=list)
     started: bool = False
     reloaded: bool = False
-    restarted: bool = False
     pending: tuple[str, ...] = ()
     shadowed: dict[str, str] = field(default_factory=dict)
     live: Optional[Live] = None
@@ -104,7 +103,7 @@ class Outcome:
     @property
     def changed(self) -> bool:
         """True when anything was or would be done."""
-        return bool(self.changes or self.started or self.reloaded or self.restarted)
+        return bool(self.changes or self.started or self.reloaded)
 
 
 def parse_live(line: str) -> Live:
@@ -116,8 +115,16 @@ def parse_live(line: str) -> Live:
     return Live(parameters, pending, lines, errors, float(data["loaded"]), data["checksums"], data["version"])
 
 
+def only_version(etc: Path = Path("/etc/postgresql")) -> str:
+    """The major version of the host's only cluster `main`; raises ClusterError when there is none, or more."""
+    found = sorted(path.parent.parent.name for path in etc.glob("*/main/postgresql.conf"))
+    if len(found) != 1:
+        raise ClusterError(f"there are {len(found)} clusters in {etc} ({', '.join(found) or 'none'}); say which version is meant")
+    return found[0]
+
+
 class Cluster:
-    """One cluster as Debian's tools lay it out; `etc`, `meminfo` and `owner` are replaced by tests."""
+    """One cluster as Debian's tools lay it out; `etc`, `meminfo`, `owner` and `state` are replaced by tests."""
 
     def __init__(
         self,
@@ -127,6 +134,7 @@ class Cluster:
         etc: Path = Path("/etc/postgresql"),
         meminfo: Path = Path("/proc/meminfo"),
         owner: str = "postgres",
+        state: Path = Path("/var/lib/slipway/postgresql"),
     ) -> None:
         self.runner = runner
         self.clock = clock or Clock()
@@ -134,6 +142,8 @@ class Cluster:
         self.etc = etc / version / "main"
         self.meminfo = meminfo
         self.owner = owner
+        self.drop_in = self.etc / "conf.d" / conf.DROP_IN
+        self.proven = state / f"{version}-main" / conf.DROP_IN
         self.library = Path("/usr/lib/postgresql") / version
         self.unit = f"postgresql@{version}-main.service"
         self.log = Path(f"/var/log/postgresql/postgresql-{version}-main.log")
@@ -156,34 +166,39 @@ class Cluster:
 
     def ensure(self, wanted: Wanted, check_mode: bool = False) -> Outcome:
         """Bring the cluster to `wanted`; raises ClusterError with the old bytes back and the server as it was."""
-        changes = self._plan(wanted)
-        outcome = Outcome(changes=changes)
+        outcome = Outcome(changes=self._plan(wanted))
         if not (self.etc / "postgresql.conf").exists():
             if check_mode:
                 return outcome
             raise ClusterError(f"there is no cluster {self.version}/main; install the package postgresql-{self.version}")
         live = self.observe()
         if live is None and not check_mode:
-            live = self._start()
+            live = self.start()
+            if live is None and self.put_back():
+                live, outcome.changes = self.start(), self._plan(wanted)
             outcome.started = live is not None
         self._refuse(wanted, live)
         if check_mode:
-            return self._foretell(wanted, outcome, live)
-        if changes:
+            return self._foretell(outcome, live)
+        if outcome.changes:
             self._try(wanted)
         try:
-            for path, _before, after in changes:
+            if live is not None and not live.pending and any(path == self.drop_in for path, _before, _after in outcome.changes):
+                self._keep()
+            for path, _before, after in outcome.changes:
                 self._write(path, after)
-            live = self._activate(wanted, outcome, live)
+            live = self._activate(outcome, live)
         except (ClusterError, OSError) as error:
             raise ClusterError(f"{error}\n{self._restore(outcome)}") from error
+        if not live.pending:
+            self.forget()
         outcome.live, outcome.pending = live, live.pending
         outcome.shadowed = live.shadowed(tuple(wanted.settings))
         return outcome
 
     def _plan(self, wanted: Wanted) -> list[tuple[Path, Optional[str], str]]:
         files = {
-            self.etc / "conf.d" / conf.DROP_IN: conf.render_settings(wanted.settings),
+            self.drop_in: conf.render_settings(wanted.settings),
             self.etc / "pg_hba.conf": wanted.hba,
             self.etc / "pg_ident.conf": wanted.ident,
         }
@@ -204,17 +219,16 @@ class Cluster:
             lines = "\n".join(f"- {line}" for line in problems)
             raise ClusterError(f"nothing was changed; {len(problems)} setting(s) cannot be taken:\n{lines}")
 
-    def _foretell(self, wanted: Wanted, outcome: Outcome, live: Optional[Live]) -> Outcome:
+    def _foretell(self, outcome: Outcome, live: Optional[Live]) -> Outcome:
         outcome.started = live is None
         if live is not None:
             outcome.live, outcome.pending = live, live.pending
             outcome.reloaded = not outcome.changes and self._stale(live)
-            outcome.restarted = bool(live.pending) and wanted.restart == "now"
         return outcome
 
     def _stale(self, live: Live) -> bool:
         """Whether a file is younger than what the server has loaded: an earlier run was killed in between."""
-        files = (self.etc / "conf.d" / conf.DROP_IN, self.etc / "pg_hba.conf", self.etc / "pg_ident.conf")
+        files = (self.drop_in, self.etc / "pg_hba.conf", self.etc / "pg_ident.conf")
         return any(path.stat().st_mtime > live.loaded for path in files if path.exists())
 
     def _write(self, path: Path, text: str) -> None:
@@ -250,18 +264,15 @@ class Cluster:
             said = result.text().replace(str(scratch), str(self.etc))
             raise ClusterError(f"nothing was changed; PostgreSQL {self.version} refuses the new configuration:\n{said}")
 
-    def _activate(self, wanted: Wanted, outcome: Outcome, live: Optional[Live]) -> Live:
+    def _activate(self, outcome: Outcome, live: Optional[Live]) -> Live:
         if live is None:
-            live = self._start()
+            live = self.start()
             outcome.started = True
         elif outcome.changes or self._stale(live):
             live = self._reload(live)
             outcome.reloaded = True
-        if live is not None and live.pending and wanted.restart == "now":
-            live = self._restart()
-            outcome.restarted = True
         if live is None:
-            raise ClusterError(f"{self.unit} does not answer. Its last log lines:\n{self._last_lines()}")
+            raise ClusterError(f"{self.unit} does not answer. Its last log lines:\n{self.last_lines()}")
         return live
 
     def _reload(self, live: Live) -> Optional[Live]:
@@ -277,7 +288,7 @@ class Cluster:
             if seen is not None and seen.loaded > live.loaded:
                 return seen
             if self.clock.monotonic() >= deadline:
-                raise ClusterError(f"{self.unit} did not load its files. Its last log lines:\n{self._last_lines()}")
+                raise ClusterError(f"{self.unit} did not load its files. Its last log lines:\n{self.last_lines()}")
             self.clock.sleep(0.1)
 
     def _sql(self, port: int, script: str) -> None:
@@ -286,11 +297,34 @@ class Cluster:
         except SqlError as error:
             raise ClusterError(str(error)) from error
 
-    def _start(self) -> Optional[Live]:
+    def _keep(self) -> None:
+        """Remember the drop-in that the running server has taken in full; an empty one stands for none."""
+        disk.make_directories(self.proven.parent, 0o700)
+        disk.atomic_write(self.proven, disk.read_text(self.drop_in) or "", 0o600)
+
+    def forget(self) -> None:
+        """The drop-in is what the server runs with: there is nothing to go back to."""
+        disk.remove(self.proven)
+
+    def put_back(self) -> bool:
+        """Put the drop-in back that the server ran with before; False when none is kept. Starts nothing."""
+        kept = disk.read_text(self.proven)
+        if kept is None:
+            return False
+        if kept:
+            self._write(self.drop_in, kept)
+        else:
+            disk.remove(self.drop_in)
+        self.forget()
+        return True
+
+    def start(self) -> Optional[Live]:
+        """What the server says after it was started; None when it does not come up."""
         self.runner.run(["systemctl", "reset-failed", self.unit])
         return self._after(["systemctl", "start", self.unit])
 
-    def _restart(self) -> Optional[Live]:
+    def restart(self) -> Optional[Live]:
+        """What the server says after a restart; None when it does not come up."""
         return self._after(["systemctl", "restart", self.unit])
 
     def _after(self, argv: Sequence[str]) -> Optional[Live]:
@@ -315,11 +349,14 @@ class Cluster:
                 self._write(path, before)
         live = self.observe()
         if live is None:
-            live = self._start()
+            live = self.start()
         elif outcome.changes:
             with contextlib.suppress(ClusterError):
                 live = self._reload(live)
+        if live is not None and not live.pending:
+            self.forget()
         return f"The old files are back; the server {'answers' if live else 'does not answer'}."
 
-    def _last_lines(self) -> str:
+    def last_lines(self) -> str:
+        """The end of the server's log."""
         return "\n".join((disk.read_text(self.log) or "").splitlines()[-12:])

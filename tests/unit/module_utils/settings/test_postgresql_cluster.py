@@ -98,43 +98,88 @@ def world(tmp_path):
     server = Server(etc, data)
     server.start()
     (tmp_path / "meminfo").write_text("MemTotal:       8000000 kB\n")
-    cluster = Cluster(server, "15", Patient(), tmp_path / "etc", tmp_path / "meminfo", getpass.getuser())
+    cluster = Cluster(server, "15", Patient(), tmp_path / "etc", tmp_path / "meminfo", getpass.getuser(), tmp_path / "state")
     return cluster, server
 
 
-def wanted(restart="now", hba="hba\n", **settings):
-    return Wanted({"max_connections": "40", "work_mem": "6MB", **settings}, hba, "ident\n", restart)
+def wanted(hba="hba\n", **settings):
+    return Wanted({"max_connections": "40", "work_mem": "6MB", **settings}, hba, "ident\n")
+
+
+def started(cluster, **settings):
+    """The cluster runs with `settings`."""
+    cluster.ensure(wanted(**settings))
+    cluster.restart()
+    return cluster.ensure(wanted(**settings))
 
 
 def contents(server):
     return {path.name: path.read_text() for path in sorted(server.etc.rglob("*.conf"))}
 
 
-def test_first_run_makes_everything_effective_and_the_second_changes_nothing(world):
+def test_first_run_loads_everything_and_the_second_changes_nothing(world):
     cluster, server = world
     done = cluster.ensure(wanted())
-    assert (done.changed, done.reloaded, done.restarted, done.pending) == (True, True, True, ())
-    assert server.effective["max_connections"] == "40"
-    assert server.calls == ["check", "reload", "restart"]
+    assert (done.changed, done.reloaded, done.pending) == (True, True, ("max_connections",))
+    assert server.effective["work_mem"] == "6MB"
+    assert server.calls == ["check", "reload"]
     assert not cluster.ensure(wanted()).changed
-    assert server.calls == ["check", "reload", "restart"]
+    assert server.calls == ["check", "reload"]
 
 
 def test_no_restart_for_what_a_reload_can_take(world):
     cluster, server = world
-    cluster.ensure(wanted())
+    started(cluster)
     done = cluster.ensure(wanted(work_mem="7MB"))
-    assert (done.reloaded, done.restarted) == (True, False)
+    assert (done.reloaded, done.pending) == (True, ())
+    assert not cluster.proven.exists()
     assert server.effective["work_mem"] == "7MB"
 
 
 def test_unchanged_while_a_restart_is_pending(world):
     cluster, _server = world
-    first, second = cluster.ensure(wanted("never")), cluster.ensure(wanted("never"))
+    first, second = cluster.ensure(wanted()), cluster.ensure(wanted())
     assert (first.changed, second.changed) == (True, False)
     assert second.pending == ("max_connections",)
-    third = cluster.ensure(wanted("now"))
-    assert (third.changed, third.restarted, third.pending) == (True, True, ())
+
+
+def test_what_the_server_runs_with_is_kept_while_newer_settings_are_pending(world):
+    cluster, _server = world
+    started(cluster)
+    before = cluster.drop_in.read_text()
+    cluster.ensure(wanted(max_connections="50"))
+    cluster.ensure(wanted(max_connections="60", work_mem="8MB"))
+    assert cluster.proven.read_text() == before
+    assert cluster.put_back()
+    assert cluster.drop_in.read_text() == before
+    assert not cluster.put_back()
+
+
+def test_without_a_drop_in_before_there_is_none_after(world):
+    cluster, _server = world
+    cluster.ensure(wanted())
+    assert cluster.put_back()
+    assert not cluster.drop_in.exists()
+
+
+def test_pending_settings_that_are_taken_out_again_leave_nothing_to_go_back_to(world):
+    cluster, _server = world
+    started(cluster)
+    cluster.ensure(wanted(max_connections="50"))
+    assert cluster.ensure(wanted()).pending == ()
+    assert not cluster.proven.exists()
+
+
+def test_a_host_that_did_not_come_up_with_pending_settings_gets_the_old_ones_first(world):
+    cluster, server = world
+    started(cluster)
+    cluster.ensure(wanted(max_connections="666"))
+    server.dies = True
+    server.start()
+    assert cluster.observe() is None
+    done = cluster.ensure(wanted(max_connections="41"))
+    assert (done.started, done.pending) == (True, ("max_connections",))
+    assert server.running
 
 
 def test_shadowed_settings_are_told(world):
@@ -171,11 +216,13 @@ def test_the_binary_refuses_before_anything_is_written(world):
 
 def test_a_server_that_dies_of_the_change_comes_back_with_the_old_bytes(world):
     cluster, server = world
-    cluster.ensure(wanted())
+    started(cluster)
     before, server.dies = contents(server), True
-    with pytest.raises(ClusterError, match=r"does not answer(.|\n)*old files are back; the server answers"):
-        cluster.ensure(wanted(max_connections="666"))
-    assert contents(server) == before
+    cluster.ensure(wanted(max_connections="666"))
+    assert cluster.restart() is None
+    assert cluster.put_back()
+    assert cluster.start()
+    assert contents(server)[conf.DROP_IN] == before[conf.DROP_IN]
     assert server.running
     assert server.effective["max_connections"] == "40"
 
