@@ -19,7 +19,7 @@ from ..guard.deadman import Timer
 from ..host.clock import Clock
 from .pgbouncer_console import ConsoleError, PauseFailed
 from .pgbouncer_hold import Hold
-from .postgresql_cluster import Cluster, ClusterError, Live
+from .postgresql_cluster import Cluster, ClusterError
 from .psql import Psql, SqlError, running_port
 
 POLICIES = ("now", "window", "never")
@@ -229,19 +229,23 @@ class Restart:
                 checkpointed = True
                 continue  # it may have taken a while
             if not old:
+                self._guard()
                 begun = self.clock.monotonic()
                 try:
                     with self._held(holds, request.pause, outcome):
-                        live = self._guarded()
+                        self._renew()
+                    outcome.restarted = True
+                    outcome.stall = self.clock.monotonic() - begun if holds else 0.0
                 except PauseFailed as error:
                     said = str(error)
-                else:
-                    outcome.restarted, outcome.pending = True, live.pending
-                    outcome.stall = self.clock.monotonic() - begun if holds else 0.0
+                finally:
+                    self.guard.cancel()
             if not outcome.restarted and self.clock.monotonic() >= deadline:
                 raise self._gave_up(request, old or self._old(0), said)
             if not outcome.restarted:
                 self.clock.sleep(0.5)
+        live = self.cluster.settle()
+        outcome.pending = live.pending if live else outcome.pending
 
     def _checkpoint(self) -> None:
         try:
@@ -265,16 +269,18 @@ class Restart:
                 except ConsoleError as error:
                     outcome.notes.append(f"{error}; {hold.timer.unit}.timer goes on trying")
 
-    def _guarded(self) -> Live:
-        """Restart; when the server does not come up, have it run with the settings it ran with before, also if we die."""
-        cluster, shortest = self.cluster, min((hold.seconds for hold in self.holds), default=60.0)
-        if cluster.proven.exists():
-            self.guard.arm(shortest, ["/bin/sh", "-c", self._way_back()], "put PostgreSQL's settings back when it is down")
-        live = cluster.restart()
-        self.guard.cancel()
-        if live is not None:
+    def _guard(self) -> None:
+        """A server that does not come up gets the settings it ran with before also when this process dies."""
+        if self.cluster.proven.exists():
+            seconds = min((hold.seconds for hold in self.holds), default=60.0)
+            self.guard.arm(seconds, ["/bin/sh", "-c", self._way_back()], "put PostgreSQL's settings back when it is down")
+
+    def _renew(self) -> None:
+        """Restart; raises ClusterError when the server had to have its old settings back."""
+        cluster = self.cluster
+        if cluster.restart():
             cluster.forget()
-            return live
+            return
         log = cluster.last_lines()
         back = cluster.put_back()
         live = cluster.start()

@@ -45,7 +45,7 @@ class Psql:
     def run(self, script: str, timeout: float = 60.0) -> Result:
         """Run `script` from standard input; it stops at the first error."""
         argv = ["runuser", "-u", "postgres", "--", self.program, "-X", "-A", "-t", "-q"]
-        argv += ["-v", "ON_ERROR_STOP=1", "-h", SOCKET_DIRECTORY, "-p", str(self.port), "-d", "postgres"]
+        argv += ["-v", "ON_ERROR_STOP=1", "-h", SOCKET_DIRECTORY, "-p", str(self.port), "-U", "postgres", "-d", "postgres"]
         environment = {"PGOPTIONS": QUIET, "PGAPPNAME": "slipway", "PGCONNECT_TIMEOUT": "10"}
         return self.runner.run(argv, data=script, timeout=timeout, env=environment)
 

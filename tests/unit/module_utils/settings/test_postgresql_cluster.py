@@ -37,6 +37,7 @@ class Server(Runner):
 
     def __init__(self, etc, data):
         self.etc, self.data = etc, data
+        self.born = 0
         self.running, self.loaded, self.calls = False, 10.0, []
         self.effective: dict[str, str] = {}
         self.refuses = self.dies = self.hangs = False
@@ -51,7 +52,8 @@ class Server(Runner):
         self.running = not (self.dies and self.drop_in.get("max_connections") == "666")
         if self.running:
             self.effective = self.drop_in
-            (self.data / "postmaster.pid").write_text("1\n\n\n5432\n")
+            self.born += 1
+            (self.data / "postmaster.pid").write_text(f"{self.born}\n/data\n99\n5432\n/run\nlocalhost\n12 34\nready   \n")
         else:
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
@@ -60,6 +62,8 @@ class Server(Runner):
             self.calls.append("check")
             return Result(1, "", "FATAL: no memory") if self.refuses else Result(0, "", "")
         if argv[0] == "systemctl":
+            if argv[1] == "show":
+                return Result(0, "", "")
             if argv[1] in ("start", "restart"):
                 self.calls.append(argv[1])
                 self.start()
@@ -109,7 +113,7 @@ def wanted(hba="hba\n", **settings):
 def started(cluster, **settings):
     """The cluster runs with `settings`."""
     cluster.ensure(wanted(**settings))
-    cluster.restart()
+    assert cluster.restart()
     return cluster.ensure(wanted(**settings))
 
 
@@ -219,12 +223,45 @@ def test_a_server_that_dies_of_the_change_comes_back_with_the_old_bytes(world):
     started(cluster)
     before, server.dies = contents(server), True
     cluster.ensure(wanted(max_connections="666"))
-    assert cluster.restart() is None
+    assert not cluster.restart()
     assert cluster.put_back()
     assert cluster.start()
     assert contents(server)[conf.DROP_IN] == before[conf.DROP_IN]
     assert server.running
     assert server.effective["max_connections"] == "40"
+
+
+def test_a_restart_is_over_when_another_process_is_ready(world):
+    cluster, server = world
+    started(cluster)
+    file, jobs = server.data / "postmaster.pid", ["77\n"] * 3
+    texts = [file.read_text(), "", file.read_text().replace("ready   ", "starting").replace("2\n", "9\n", 1)]
+    texts.append(texts[2].replace("starting", "ready   "))
+    run = server.run
+
+    def later(argv, data=None, timeout=600.0, env=None):
+        if argv[:2] == ["systemctl", "restart"]:
+            return Result(0, "", "")
+        if argv[:2] == ["systemctl", "show"]:
+            return Result(0, jobs.pop() if jobs else "", "")
+        return run(argv, data)
+
+    def sleep(seconds):
+        cluster.clock.seconds += seconds
+        if texts:
+            file.write_text(texts.pop(0))
+
+    server.run, cluster.clock.sleep = later, sleep
+    assert cluster.restart()
+    assert texts == []
+    assert cluster.settle().version == "15.1"
+
+
+def test_a_restart_that_hangs_is_one_that_failed(world):
+    cluster, server = world
+    started(cluster)
+    server.start = lambda: None
+    assert not cluster.restart()
 
 
 def test_rules_that_the_server_finds_wrong_are_taken_back(world):

@@ -111,6 +111,9 @@ class Database(Runner):
         self.log.append("restart")
         self.alive = not self.dies
         self.pending = ()
+        return self.alive
+
+    def settle(self):
         return self.observe()
 
     def start(self):
