@@ -334,6 +334,8 @@ def checks(
         "/var/run/postgresql",
         "-p",
         str(port),
+        "-U",
+        "postgres",
         "-d",
         "postgres",
         "-c",
