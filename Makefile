@@ -59,6 +59,10 @@ bench-cutover: $(VENV)/.made ## Flag, reload, stop-then-start and HAProxy under 
 bench-verdict: $(VENV)/.made ## How often verdicts on live traffic are wrong, by simulation
 	@python -m tests.bench.verdict $(ARGS)
 
+.PHONY: bench-data
+bench-data: $(VENV)/.made ## Settings in one task beside a loop; restarts of the database under load
+	@python -m tests.bench.data $(ARGS)
+
 .PHONY: matrix
 matrix: $(VENV)/.made ## Every fault in every state of a cutover, on two hosts, as a table
 	@SLIPWAY_MATRIX=all python -m tests.scenarios cutover
