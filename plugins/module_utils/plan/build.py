@@ -25,7 +25,9 @@ class Builder:
             [host.address for host in inventory.hosts] + [net for one in facts.values() for net in one.networks]
         )
         self.sizes = {
-            host.name: sizing.divide(host, facts[host.name], inventory, self._most_clients(host))
+            host.name: sizing.divide(
+                host, facts[host.name], inventory, self._most_clients(host), self._most_sessions(inventory.apps)
+            )
             for host in inventory.hosts
             if host.name in facts
         }
@@ -45,17 +47,25 @@ class Builder:
         size = self.sizes.get(host)
         return size.processes.get(app.name, 0) if size else app.processes
 
+    def primary(self, host: Host) -> Host:
+        """The database host whose load a host must carry: itself, or of a replica its primary."""
+        return (self.inventory.primary(host) if host.has("replica") else None) or host
+
     def _most_clients(self, server: Host) -> int:
         """Upper bound of the pooler's clients, for its memory: every app with a process for each core."""
-        if not server.has("database"):
+        if not server.serves_postgresql():
             return 0
+        return sizing.max_client_conn(self._most_sessions(self.served(self.primary(server))))
+
+    def _most_sessions(self, apps: tuple[App, ...]) -> int:
+        """Upper bound of the sessions that apps can open, both slots running, with a process for each core."""
         total = 0
-        for app in self.served(server):
+        for app in apps:
             for name in app.hosts():
                 most = app.processes or (self.facts[name].cores if name in self.facts else 1)
                 total += sizing.sessions(app, most) * sizing.instances(app, name)
             total += sum(sizing.worker_sessions(app, name) for name in app.everywhere())
-        return sizing.max_client_conn(total)
+        return total
 
     def sessions(self, server: Host, pooled: bool) -> int:
         """Sessions all apps can open at once towards a server, both slots running."""
@@ -102,6 +112,7 @@ class Builder:
                 connections = int(host.overrides.get("nginx_worker_connections", sizing.worker_connections(facts.memory_mb)))
                 sized["nginx_worker_connections"] = (connections, f"{facts.memory_mb} MB memory")
                 sized["nginx_nofile"] = (sizing.nginx_nofile(connections), "two for each connection, and 64")
+            self._redis(host, facts, sized)
         nofile = int(host.overrides.get("kernel_nofile", sized.get("kernel_nofile", (16384, ""))[0]))
         units, packages = self._units(host, nofile)
         if units:
@@ -120,6 +131,18 @@ class Builder:
         if facts:
             self._check(host, facts, merged, docker)
         return merged
+
+    def _redis(self, host: Host, facts: Facts, sized: Sized) -> None:
+        size = self.sizes[host.name].redis
+        if size is None:
+            return
+        why = "its fork may copy every page" if size.forks else "a cache is never saved"
+        clients = int(host.overrides.get("redis_max_clients", size.max_clients))
+        need = sizing.redis_descriptors(clients)
+        sized["redis_purpose"] = (size.purpose, "what it keeps")
+        sized["redis_maxmemory_mb"] = (size.maxmemory_mb, f"of {size.total_mb} MB; {why}")
+        sized["redis_max_clients"] = (size.max_clients, "1.25 x sessions of both slots, and 10")
+        sized["redis_nofile"] = (sizing.pooler_nofile(need, facts.nofile_hard), f"{need} needed")
 
     def _units(self, host: Host, nofile: int) -> tuple[list[dict[str, Any]], list[str]]:
         """Template units of web instances and workers on a host, and the packages they need."""

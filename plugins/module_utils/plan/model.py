@@ -312,6 +312,10 @@ class Host:
         """True when the host is a member of `group`."""
         return group in self.groups
 
+    def serves_postgresql(self) -> bool:
+        """True when PostgreSQL runs here, as primary or as standby."""
+        return self.has("database") or self.has("replica")
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -344,6 +348,16 @@ class Inventory:
     def group(self, name: str) -> tuple[Host, ...]:
         """Hosts of a group in inventory order."""
         return self._by_group[name]
+
+    def primary(self, replica: Host) -> Optional[Host]:
+        """The database host that a replica follows: `slipway_primary`, else the only one; None when that is not known."""
+        servers = [host for host in self.group("database") if host.name != replica.name]
+        named = [host for host in servers if host.name == replica.overrides.get("slipway_primary")]
+        return named[0] if named else servers[0] if len(servers) == 1 else None
+
+    def replicas(self, primary: Host) -> tuple[Host, ...]:
+        """The replicas of a database host."""
+        return tuple(host for host in self.group("replica") if not host.has("database") and self.primary(host) == primary)
 
     @cached_property
     def _by_name(self) -> dict[str, Host]:

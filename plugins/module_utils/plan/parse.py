@@ -13,8 +13,9 @@ from .parse_app import parse_app
 from .parse_workers import Hosts
 from .placeholders import Undefined, is_documentation_address, is_placeholder_secret, leaves
 from .reader import Reader, closest, ip_address, kind
+from .sizing import PURPOSES
 
-COLLECTION_VARIABLES = ("slipway_apps", "slipway_registries", "slipway_address")
+COLLECTION_VARIABLES = ("slipway_apps", "slipway_registries", "slipway_address", "slipway_primary")
 DICT_OVERRIDES = ("kernel_sysctl", "postgresql_settings", "pgbouncer_settings")
 LIST_OVERRIDES = (
     "ufw_rules",
@@ -37,11 +38,15 @@ NUMBER_OVERRIDES = (
     "pgbouncer_port",
     "nginx_worker_connections",
     "nginx_nofile",
+    "redis_maxmemory_mb",
+    "redis_max_clients",
+    "redis_nofile",
 )
+TEXT_OVERRIDES = ("redis_purpose",)
 OTHER_OVERRIDES = ("docker_bip", "docker_address_pool", "ufw_ssh_ports")
-OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + OTHER_OVERRIDES
+OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + TEXT_OVERRIDES + OTHER_OVERRIDES
 CHECKED_ONLY = ("nginx_listen_backlog", "nginx_upstream_keepalive_timeout")  # not planned, but other values depend on them
-HOST_VARIABLES = ("slipway_address", "ansible_host", "ansible_port", "ansible_user", *OVERRIDES, *CHECKED_ONLY)
+HOST_VARIABLES = ("slipway_address", "slipway_primary", "ansible_host", "ansible_port", "ansible_user", *OVERRIDES, *CHECKED_ONLY)
 
 
 @dataclass(frozen=True)
@@ -163,14 +168,35 @@ def _host(name: str, raw: Raw, facts: Optional[Mapping[str, Facts]]) -> tuple[Ho
             if key in LIST_OVERRIDES
             else int
             if key in NUMBER_OVERRIDES + CHECKED_ONLY
+            else str
+            if key in TEXT_OVERRIDES
             else object
         )
         if not isinstance(value, wanted) or isinstance(value, bool):
             read.fail(key, f"must be {shape.kind(wanted())}, but is {kind(value)}", "Correct its type")
         else:
             overrides[key] = value
+    purpose = overrides.get("redis_purpose")
+    if purpose is not None and purpose not in PURPOSES:
+        read.fail("redis_purpose", "is none of " + ", ".join(PURPOSES), "Choose one of them")
     member = tuple(group for group in GROUPS if name in raw.groups.get(group, ()))
+    if "replica" in member:
+        overrides.update(_primary(name, variables.get("slipway_primary"), raw.groups.get("database", ()), read))
     return Host(name=name, groups=member, address=address, ssh_ports=ports, overrides=overrides), read.problems
+
+
+def _primary(name: str, declared: Any, servers: Sequence[str], read: Reader) -> dict[str, Any]:
+    """The database host that a replica follows: the one it names, or the only one."""
+    others = [server for server in servers if server != name]
+    if name in servers:
+        read.fail("groups.replica", "is in the group `database`, too", "Keep a host in one of the two groups")
+    elif not others:
+        read.fail("groups.replica", "there is no host in the group `database` to follow", "Put the primary into it")
+    elif declared is not None and declared not in others:
+        read.fail("slipway_primary", "names no host of the group `database`", "Name one of: " + ", ".join(others))
+    elif declared is None and len(others) > 1:
+        read.fail("slipway_primary", "is missing, and there are several databases", "Name one of: " + ", ".join(others))
+    return {"slipway_primary": declared} if declared in others else {}
 
 
 def _domains(inventory: Inventory) -> list[Problem]:
