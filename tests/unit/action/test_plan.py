@@ -3,24 +3,36 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests import lint
 from tests.unit.module_utils.plan.inventories import PASSWORD, fleet
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@functools.cache
+def forking() -> tuple[tempfile.TemporaryDirectory[str], dict[str, str]]:
+    """An environment whose ansible-playbook has Ansible loaded, while the directory with it lives."""
+    directory = tempfile.TemporaryDirectory()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    given = {**os.environ, "PATH": path, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    return directory, lint.environment(Path(directory.name), given)
+
+
 def ansible(playbook: str | Path, inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a playbook from the root of the collection."""
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), str(playbook), "-i", str(inventory), *arguments]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    command = ["ansible-playbook", str(playbook), "-i", str(inventory), *arguments]
+    _directory, environment = forking()
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
