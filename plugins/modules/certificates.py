@@ -37,6 +37,10 @@ options:
     description: Where the directories of the entries are.
     type: path
     default: /etc/slipway/tls
+  group:
+    description: Group of a service that reads the keys itself. Without it only root does. It has to exist.
+    type: str
+    default: ""
   min_days:
     description: Days that a certificate must still be valid. A self-signed one is made anew when it has fewer.
     type: int
@@ -102,6 +106,7 @@ mismatches:
   returned: always
 """
 
+import grp
 from pathlib import Path
 
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
@@ -125,6 +130,7 @@ SPEC = {
         "required_if": [("source", "files", ["certificate", "key"])],
     },
     "directory": {"type": "path", "default": "/etc/slipway/tls"},
+    "group": {"type": "str", "default": ""},
     "min_days": {"type": "int", "default": 30},
     "lifetime": {"type": "int", "default": 365},
     "reload_units": {"type": "list", "elements": "str", "default": []},
@@ -140,6 +146,16 @@ def reload(runner: Runner, units: list[str]) -> list[str]:
     return running
 
 
+def group_id(name: str, check_mode: bool) -> int:
+    """Number of the group, -1 for none; in check mode it may not be there yet. Raises CertificateError."""
+    try:
+        return grp.getgrnam(name).gr_gid if name else -1
+    except KeyError:
+        if check_mode:
+            return -1
+        raise certificates.CertificateError(f"- there is no group `{name}`; install the service that has it first") from None
+
+
 def main() -> None:
     """Read parameters, ask the library, answer."""
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
@@ -148,8 +164,9 @@ def main() -> None:
         certificates.Entry(e["name"], tuple(e["domains"]), e["source"], e["certificate"] or "", e["key"] or "")
         for e in params["entries"]
     ]
-    store = certificates.Store(runner, Path(params["directory"]))
     try:
+        gid = group_id(params["group"], module.check_mode)
+        store = certificates.Store(runner, Path(params["directory"]), gid=gid)
         done = store.converge(entries, params["min_days"], params["lifetime"], module.check_mode)
         units = params["reload_units"] if done.replaced and not module.check_mode else []
         reloaded = reload(runner, units)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from . import app_host as description
@@ -318,9 +319,10 @@ class Builder:
                 only = Inventory(apps=(app,), hosts=self.inventory.hosts)
                 bare = Host(server.name, server.groups, server.address)
                 for address in firewall.clients(bare, only, self.network)[1]:
-                    found.append(
-                        {"type": "host", **entry, "address": address if "/" in address else f"{address}/{_bits(address)}"}
-                    )
+                    # Containers of this host are networks; what comes from another host has to be encrypted.
+                    elsewhere = "/" not in address
+                    kind, network = ("hostssl", f"{address}/{_bits(address)}") if elsewhere else ("host", address)
+                    found.append({"type": kind, **entry, "address": network})
                 found.append({"type": "host", **entry, "address": "127.0.0.1/32"})
         return _unique(found)
 
@@ -352,6 +354,8 @@ class Builder:
 
 def build(inventory: Inventory, facts: Mapping[str, Facts]) -> Plan:
     """Variables, checks and rows for every host of the inventory; hosts without facts get only what needs none."""
+    chosen = {host.name: str(host.overrides.get("postgresql_version") or "") for host in inventory.hosts}
+    facts = {name: replace(one, postgresql=chosen.get(name) or one.postgresql) for name, one in facts.items()}
     builder = Builder(inventory, facts)
     hosts = {host.name: builder.host(host) for host in inventory.hosts}
     return Plan(hosts=hosts, checks=tuple(builder.checks), rows=tuple(builder.rows), problems=tuple(builder.problems))

@@ -51,6 +51,8 @@ def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str,
     if docker:
         roles.append("docker")
     packages |= {name for role in roles for name in PACKAGES[role]}
+    if host.overrides.get("postgresql_version"):
+        packages -= set(PACKAGES["postgresql"])  # the role installs the chosen one, from a repository that it adds first
     wanted = [{"host": str(entry["host"]), "ca": str(entry.get("ca") or "")} for entry in registries] if docker else []
     return {"preflight_ports": ports, "preflight_packages": sorted(packages), "preflight_registries": wanted}
 

@@ -43,7 +43,7 @@ NUMBER_OVERRIDES = (
     "redis_nofile",
 )
 TEXT_OVERRIDES = ("redis_purpose",)
-OTHER_OVERRIDES = ("docker_bip", "docker_address_pool", "ufw_ssh_ports")
+OTHER_OVERRIDES = ("docker_bip", "docker_address_pool", "ufw_ssh_ports", "postgresql_version")
 OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + TEXT_OVERRIDES + OTHER_OVERRIDES
 CHECKED_ONLY = ("nginx_listen_backlog", "nginx_upstream_keepalive_timeout")  # not planned, but other values depend on them
 HOST_VARIABLES = ("slipway_address", "slipway_primary", "ansible_host", "ansible_port", "ansible_user", *OVERRIDES, *CHECKED_ONLY)

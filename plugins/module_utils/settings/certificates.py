@@ -216,9 +216,12 @@ class OpenSsl:
 class Store:
     """The certificates under one directory, each in a directory of its own name."""
 
-    def __init__(self, runner: Runner, directory: Path, clock: Optional[Clock] = None) -> None:
+    def __init__(self, runner: Runner, directory: Path, clock: Optional[Clock] = None, gid: int = -1) -> None:
+        """A group `gid` other than -1 may read the keys, too."""
         self.openssl = OpenSsl(runner)
         self.directory = directory
+        self.gid = gid
+        self.key_mode = 0o600 if gid == -1 else 0o640
         self.clock = clock or Clock()
 
     def converge(self, entries: Sequence[Entry], min_days: int, lifetime: int, check_mode: bool = False) -> Outcome:
@@ -347,26 +350,28 @@ class Store:
         disk.make_directories(self.directory.parent)
         for path in (self.directory, folder):
             disk.make_directories(path, 0o750)
+            os.chown(path, -1, self.gid)
             path.chmod(0o750)
-        disk.atomic_write(folder / KEY, wanted.key, 0o600)
+        disk.atomic_write(folder / KEY, wanted.key, self.key_mode, -1, self.gid)
         try:
             disk.atomic_write(folder / CERTIFICATE, wanted.chain, 0o644)
         except OSError:
             if present.key:
                 with contextlib.suppress(OSError):
-                    disk.atomic_write(folder / KEY, present.key, 0o600)
+                    disk.atomic_write(folder / KEY, present.key, self.key_mode, -1, self.gid)
             raise
 
     def _repair(self, folder: Path, check_mode: bool, outcome: Outcome) -> None:
-        modes = {self.directory: 0o750, folder: 0o750, folder / CERTIFICATE: 0o644, folder / KEY: 0o600}
+        modes = {self.directory: 0o750, folder: 0o750, folder / CERTIFICATE: 0o644, folder / KEY: self.key_mode}
         for path, mode in modes.items():
             status = path.stat()
-            found, wanted = (stat.S_IMODE(status.st_mode), status.st_uid), (mode, os.geteuid())
+            gid = status.st_gid if self.gid == -1 or path.name == CERTIFICATE else self.gid
+            found, wanted = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid), (mode, os.geteuid(), gid)
             if found != wanted and str(path) not in outcome.repaired:
                 outcome.repaired.append(str(path))
                 header = {"before_header": str(path), "after_header": str(path)}
-                before, after = (f"mode {bits:04o}, owner {uid}\n" for bits, uid in (found, wanted))
+                before, after = (f"mode {bits:04o}, owner {uid}, group {group}\n" for bits, uid, group in (found, wanted))
                 outcome.diff.append({**header, "before": before, "after": after})
                 if not check_mode:
-                    os.chown(path, os.geteuid(), -1)
+                    os.chown(path, os.geteuid(), gid)
                     path.chmod(mode)

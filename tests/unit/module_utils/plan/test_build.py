@@ -87,13 +87,23 @@ def test_an_app_without_pooler_reaches_postgresql_itself() -> None:
     hosts = planned(fleet(app)).hosts
     assert hosts["db1"]["postgresql_listen"] == ["localhost", "10.87.0.13"]
     assert rule(5432, "10.87.0.11", "10.87.0.12") in without_comment(hosts["db1"]["ufw_rules"])
-    assert [entry.get("address") for entry in hosts["db1"]["postgresql_hba"]] == [
-        None,
-        "10.87.0.11/32",
-        "10.87.0.12/32",
-        "127.0.0.1/32",
+    assert [(entry["type"], entry.get("address")) for entry in hosts["db1"]["postgresql_hba"]] == [
+        ("local", None),
+        ("hostssl", "10.87.0.11/32"),
+        ("hostssl", "10.87.0.12/32"),
+        ("host", "127.0.0.1/32"),
     ]
     assert hosts["web1"]["app_apps"]["spotik"]["environment"]["database"]["port"] == 5432
+
+
+def test_a_chosen_version_of_postgresql_is_the_role_s_business_and_sized() -> None:
+    raw = fleet(db1={"postgresql_version": 18})
+    assert planned(raw).hosts["db1"]["postgresql_version"] == 18
+    inventory, problems = parse(raw)
+    assert problems == []
+    wanted = demands(inventory, [])["db1"]["preflight_packages"]
+    assert "pgbouncer" in wanted
+    assert "postgresql" not in wanted
 
 
 TOKEN = "https://hooks.example/T0/a-token-of-some-length"

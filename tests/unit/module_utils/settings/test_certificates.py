@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import time
@@ -207,3 +208,16 @@ def test_names(names, domain, covered):
 
 def test_the_key_is_in_no_representation():
     assert "SECRET" not in repr(c.Entry("a", ("a.test",), "files", "x", "SECRET")) + repr(c.Pair("x", "SECRET"))
+
+
+def test_a_service_that_reads_the_key_itself_gets_it_by_its_group(tmp_path):
+    gid = next((group for group in os.getgroups() if group != os.getegid()), os.getegid())
+    store = c.Store(Runner(), tmp_path / "tls", At(0), gid)
+    entry = c.Entry("database", ("db1.test",))
+    store.converge([entry], 30, 90)
+    folder = tmp_path / "tls" / "database"
+    found = {path.name: (stat.S_IMODE(path.stat().st_mode), path.stat().st_gid) for path in (folder, folder / "privkey.pem")}
+    assert found == {"database": (0o750, gid), "privkey.pem": (0o640, gid)}
+    assert not store.converge([entry], 30, 90).changed
+    (folder / "privkey.pem").chmod(0o600)
+    assert store.converge([entry], 30, 90).repaired == [str(folder / "privkey.pem")]
