@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..guard.deadman import Timer
 from ..host.clock import Clock
-from .pgbouncer_console import Console, ConsoleError
+from .pgbouncer_console import Console, ConsoleError, PauseFailed
 
 RESUME_TRIES = 5
 """A pooler that ends, or that starts again, refuses for a moment."""
@@ -40,11 +40,15 @@ class Hold:
     def take(self, timeout: float) -> None:
         """Hold all clients once their transactions have ended.
 
-        Raises PauseFailed when that takes longer than `timeout` seconds, ConsoleError when somebody else holds them,
-        ArmingFailed without the timer; the pooler goes on in all these cases as it did before.
+        Raises PauseFailed when that takes longer than `timeout` seconds or another run holds them, ConsoleError when somebody
+        else does, ArmingFailed without the timer; the pooler goes on in all these cases as it did before.
         """
-        if self.timer.armed():  # of a run that died
-            self.release()
+        if self.timer.armed():
+            raise PauseFailed(
+                f"pgbouncer on port {self.console.port}: its clients are held by another run, or by one that died, until"
+                f" {self.timer.unit}.timer lets them go; try again then",
+                (),
+            )
         self.timer.arm(self.seconds, self.console.resume_command(), "let the pooler's clients go", insist=True)
         try:
             held = self.console.pause(timeout=timeout)
