@@ -18,6 +18,8 @@ from .model import Probe, ProbeResult
 KEPT = 10
 PATIENCE = 1.0
 """Longest time in seconds without a look at the process behind."""
+EAGER = 0.2
+"""Seconds between looks at a target on which nothing listens yet, during the first interval."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def run(
             latencies.clear()
             state, verdict, death = replace(state, consecutive=0, streak_from=None), Verdict.WAITING, died()
         if death is None and verdict is Verdict.WAITING:
-            death = _pause(min(begun + rules.interval, state.ends(rules)), clock, died)
+            death = _pause(_next_look(rules, state, begun, any(result.refused for result in results)), clock, died)
             if death is None:
                 continue
         return GateReport(
@@ -191,6 +193,20 @@ def run(
             spread(latencies),
             warmed or (),
         )
+
+
+def _next_look(rules: GateRules, state: GateState, begun: float, refused: bool) -> float:
+    """Monotonic time of the next round after one that began at `begun`: an interval later, or when more can be known before.
+
+    Enough successes need only the last moment of `min_healthy`. A target that nothing listens on yet may do so at any moment
+    of the first interval.
+    """
+    after = begun + rules.interval
+    if state.streak_from is not None and state.consecutive >= rules.successes:
+        after = min(after, state.streak_from + rules.min_healthy)
+    if refused and begun - state.started < rules.interval:
+        after = min(after, begun + EAGER)
+    return min(after, state.ends(rules))
 
 
 def _attempt(at: float, probe: Probe, result: ProbeResult) -> Attempt:

@@ -56,6 +56,38 @@ def test_a_failure_starts_again() -> None:
     assert (report.healthy, report.seconds, report.first_healthy) == (True, 8.0, 0.0)
 
 
+def test_the_last_look_comes_when_time_enough_has_passed() -> None:
+    report = run(True, rules=GateRules(3, 1.0, 2.5, 10.0))
+    assert (report.healthy, report.seconds, report.rounds) == (True, 2.5, 4)
+    late = run(False, True, rules=GateRules(3, 1.0, 2.5, 10.0))
+    assert (late.seconds, late.first_healthy) == (3.5, 1.0)
+
+
+class Booting(Script):
+    """Nothing listens for some looks; `when` are their times."""
+
+    def __init__(self, refused: int, clock: Clock) -> None:
+        super().__init__([True])
+        self.refused, self.clock, self.when = refused, clock, []
+
+    def look(self) -> ProbeResult:
+        self.when.append(round(self.clock.monotonic(), 3))
+        if len(self.when) <= self.refused:
+            return ProbeResult(False, "connection refused", 0.0, refused=True)
+        return super().look()
+
+
+def test_who_boots_is_looked_at_often_in_the_first_interval_only() -> None:
+    clock = Ticking()
+    quick = Booting(3, clock)
+    report = gate.run([quick], GateRules(3, 1.0, 2.0, 10.0), clock)
+    assert quick.when == [0.0, 0.2, 0.4, 0.6, 1.6, 2.6]
+    assert (report.healthy, report.seconds) == (True, 2.6)
+    slow = Booting(99, clock := Ticking())
+    gate.run([slow], GateRules(3, 1.0, 2.0, 4.0), clock)
+    assert slow.when == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 3.0, 4.0]
+
+
 def test_deadline() -> None:
     report = run(False)
     assert not report.healthy
