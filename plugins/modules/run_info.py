@@ -53,8 +53,11 @@ lines:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
+from ansible_collections.slipway.server.plugins.module_utils.traffic.disk import Disk
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
-from ansible_collections.slipway.server.plugins.module_utils.traffic.host import Host
+from ansible_collections.slipway.server.plugins.module_utils.traffic.layout import Layout
+from ansible_collections.slipway.server.plugins.module_utils.traffic.progress import Progress
 
 
 def main() -> None:
@@ -67,11 +70,11 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    given, host = module.params, Host()
-    if given["app"] not in host.apps():
+    given, layout = module.params, Layout()
+    if not layout.config(given["app"]).is_file():
         module.exit_json(changed=False, lines=[])
     try:
-        lines, _next = host.progress(host.app(given["app"]), given["txn"]).lines()
+        lines, _next = Progress(Disk(), Clock(), layout.runs(given["app"]), given["txn"], "").lines()
     except SlipwayError as error:
         module.fail_json(msg=str(error), **error.facts)
     module.exit_json(changed=False, lines=lines[-given["limit"] :])
