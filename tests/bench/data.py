@@ -172,10 +172,19 @@ def ours(place: Place) -> None:
     place.play("restart", "playbooks/restart_database.yml", policy="now", force=True)
 
 
+def reachable(place: Place, port: int) -> None:
+    """Wait until logins work, also after a plain restart, from which a pooler needs a while to recover; raises FleetError."""
+    script = (
+        f"for i in $(seq 80); do psql -XAtqc 'SELECT 1' -h 127.0.0.1 -p {port} -U bench bench && exit; sleep 0.5; done; exit 1"
+    )
+    place.on("env", f"PGPASSWORD={PASSWORD}", "sh", "-c", script)
+
+
 def restarts(place: Place, clients: int, port: int, how: Callable[[Place], None], times: int) -> list[Seen]:
     """Restart `times` times under clients; fewer when all of them are gone."""
     spans: list[tuple[float, float]] = []
     counts: list[int] = []
+    reachable(place, port)
     with Clients(place.container, clients, port, PASSWORD) as working:
         while len(spans) < times and working.working():
             time.sleep(1)
@@ -223,12 +232,15 @@ def restart(place: Place, options: argparse.Namespace) -> Part:
 PARTS: dict[str, Callable[[Place, argparse.Namespace], Part]] = {"settings": settings, "restart": restart}
 
 
+def show(part: Part) -> None:
+    """The part's table and goals."""
+    print("\n" + "\n".join(part.lines))
+    print("\n".join(f"{'met    ' if met else 'NOT MET'} {text}" for text, met in part.goals), flush=True)
+
+
 def report(parts: dict[str, Part], options: argparse.Namespace, seconds: float) -> None:
-    """Print tables and goals, and keep everything as JSON."""
+    """Keep all figures as JSON."""
     print(f"\n{options.image}, {os.cpu_count()} cores for everything, load {os.getloadavg()[0]:.1f}.")
-    for part in parts.values():
-        print("\n" + "\n".join(part.lines))
-        print("\n".join(f"{'met    ' if met else 'NOT MET'} {text}" for text, met in part.goals))
     document = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "image": options.image,
@@ -247,7 +259,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         engine.ensure()
         place = make(options.image, options.reuse)
-        parts = {name: PARTS[name](place, options) for name in options.only}
+        parts = {}
+        for name in options.only:
+            parts[name] = PARTS[name](place, options)
+            show(parts[name])
         report(parts, options, time.monotonic() - begun)
         return 0 if all(part.decisive for part in parts.values()) else 1
     except (FleetError, CommandFailed, OSError, ValueError) as error:
