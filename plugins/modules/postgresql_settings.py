@@ -36,6 +36,10 @@ options:
     description: TCP port, also part of the unix socket's name.
     type: int
     default: 5432
+  data_checksums:
+    description: Whether to warn of a cluster whose pages have no checksums.
+    type: bool
+    default: true
   hba:
     description: Access rules between the rule for C(postgres) and the rules for passwords on this host, in order.
     type: list
@@ -129,6 +133,7 @@ SPEC = {
     "settings": {"type": "dict", "default": {}},
     "listen": {"type": "list", "elements": "str", "default": ["localhost"]},
     "port": {"type": "int", "default": 5432},
+    "data_checksums": {"type": "bool", "default": True},
     "hba": {"type": "list", "elements": "dict", "default": [], "options": HBA},
     "pooler_user": {"type": "str", "default": ""},
     "pooler_os_user": {"type": "str", "default": "postgres"},
@@ -136,19 +141,17 @@ SPEC = {
 
 
 def wanted(params: dict[str, Any]) -> Wanted:
-    """The parameters as the library takes them; raises ClusterError."""
+    """The parameters as the library takes them."""
     rules = [
         conf.HbaRule(rule["type"], tuple(rule["database"]), tuple(rule["user"]), rule["address"], rule["method"])
         for rule in params["hba"]
     ]
     problems = conf.hba_problems(rules)
+    hba = "" if problems else conf.render_hba(rules, params["pooler_user"])
     settings = conf.texts(params["settings"])
     problems += [f"{name}: is not set here; {conf.MANAGED[name]}" for name in sorted(settings) if name in conf.MANAGED]
-    if problems:
-        raise ClusterError("nothing was changed:\n" + "\n".join(f"- {line}" for line in problems))
     settings.update(conf.texts({"listen_addresses": params["listen"], "port": params["port"]}))
-    hba = conf.render_hba(rules, params["pooler_user"])
-    return Wanted(settings, hba, conf.render_ident(params["pooler_user"], params["pooler_os_user"]))
+    return Wanted(settings, hba, conf.render_ident(params["pooler_user"], params["pooler_os_user"]), tuple(problems))
 
 
 def shown(path: Path, before: Any, after: str) -> dict[str, str]:
@@ -165,6 +168,10 @@ def main() -> None:
         module.fail_json(msg=f"postgresql {module.params['version']}: {error}")
     for name, file in done.shadowed.items():
         module.warn(f"postgresql: {name} is set again in {file}, which wins; `ALTER SYSTEM RESET {name}` gives it back")
+    if done.live and not done.live.checksums and module.params["data_checksums"]:
+        module.warn(
+            "postgresql: the cluster has no checksums on its pages; `pg_checksums --enable` makes them while it is stopped"
+        )
     module.exit_json(
         changed=done.changed,
         diff=[shown(*change) for change in done.changes],

@@ -64,11 +64,12 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True)
 class Wanted:
-    """The three files."""
+    """The three files, and what is known to be wrong with them without asking a server."""
 
     settings: Mapping[str, str]
     hba: str
     ident: str
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,18 +207,19 @@ class Cluster:
         return [(path, before[path], after) for path, after in files.items() if before[path] != after]
 
     def _refuse(self, wanted: Wanted, live: Optional[Live]) -> None:
-        """Raise ClusterError for what this server cannot take; only the binary is asked when the server is down."""
-        if live is None:
-            return
-        found = re.search(r"^MemTotal:\s+(\d+) kB", disk.read_text(self.meminfo) or "", re.MULTILINE)
-        libraries = self.library / "lib"
-        known = frozenset(path.stem for path in libraries.glob("*.so")) if libraries.is_dir() else None
-        declared = {name: value for name, value in wanted.settings.items() if name not in ("listen_addresses", "port")}
-        server = conf.Server(self.version, live.parameters, int(found.group(1)) * 1024 if found else 0, known)
-        problems = conf.problems(declared, server)
+        """Raise ClusterError for all that cannot be taken; of settings only the binary knows when the server is down."""
+        problems = [*wanted.problems, *(self._problems(wanted, live) if live else ())]
         if problems:
             lines = "\n".join(f"- {line}" for line in problems)
             raise ClusterError(f"nothing was changed; {len(problems)} setting(s) cannot be taken:\n{lines}")
+
+    def _problems(self, wanted: Wanted, live: Live) -> list[str]:
+        found = re.search(r"^MemTotal:\s+(\d+) kB", disk.read_text(self.meminfo) or "", re.MULTILINE)
+        libraries = self.library / "lib"
+        known = frozenset(path.stem for path in libraries.glob("*.so")) if libraries.is_dir() else None
+        declared = {name: value for name, value in wanted.settings.items() if name not in conf.MANAGED}
+        server = conf.Server(self.version, live.parameters, int(found.group(1)) * 1024 if found else 0, known)
+        return conf.problems(declared, server)
 
     def _foretell(self, outcome: Outcome, live: Optional[Live]) -> Outcome:
         outcome.started = live is None

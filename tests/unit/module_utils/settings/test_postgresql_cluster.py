@@ -209,6 +209,14 @@ def test_values_are_refused_before_anything_is_written(world):
     assert server.calls == []
 
 
+def test_all_that_is_wrong_is_told_at_once(world):
+    cluster, server = world
+    bad = Wanted({"max_connections": "0"}, "", "ident\n", ("postgresql_hba[0]: no address",))
+    with pytest.raises(ClusterError, match=r"2 setting(.|\n)*no address(.|\n)*max_connections"):
+        cluster.ensure(bad)
+    assert server.calls == []
+
+
 def test_the_binary_refuses_before_anything_is_written(world):
     cluster, server = world
     before, server.refuses = contents(server), True
