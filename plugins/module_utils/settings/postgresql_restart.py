@@ -270,10 +270,10 @@ class Restart:
                     outcome.notes.append(f"{error}; {hold.timer.unit}.timer goes on trying")
 
     def _guard(self) -> None:
-        """A server that does not come up gets the settings it ran with before also when this process dies."""
+        """Also when this process dies a server that does not come up gets its old settings, and that before clients go on."""
         if self.cluster.proven.exists():
             seconds = min((hold.seconds for hold in self.holds), default=60.0)
-            self.guard.arm(seconds, ["/bin/sh", "-c", self._way_back()], "put PostgreSQL's settings back when it is down")
+            self.guard.arm(seconds / 2, ["/bin/sh", "-c", self._way_back()], "put PostgreSQL's settings back when it is down")
 
     def _renew(self) -> None:
         """Restart; raises ClusterError when the server had to have its old settings back."""
