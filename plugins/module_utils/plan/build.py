@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,6 @@ class Builder:
             app.name: {slot: description.members(app, slot, inventory) for slot in app.slot_order()} for app in inventory.apps
         }
         self.rows: list[Row] = []
-        self.checks: list[Check] = []
         self.problems: list[Problem] = []
 
     def served(self, server: Host) -> tuple[App, ...]:
@@ -77,6 +76,14 @@ class Builder:
             for name in app.everywhere()
         )
 
+    def _redis_sessions(self, apps: Iterable[App]) -> int:
+        """Sessions that apps can open towards a Redis server at once, both slots running."""
+        return sum(
+            sizing.sessions(app, self.processes(app, name)) * sizing.instances(app, name) + sizing.worker_sessions(app, name)
+            for app in apps
+            for name in app.everywhere()
+        )
+
     def host(self, host: Host) -> dict[str, Any]:
         """All variables of one host, overrides merged, rows and checks recorded."""
         docker = sizing.runs_docker(host, self.inventory)
@@ -104,9 +111,15 @@ class Builder:
             values["nginx_sites"] = [self._site(app) for app in self.inventory.apps]
             values["certificates_entries"] = [_certificate(app) for app in self.inventory.apps]
         facts = self.facts.get(host.name)
+        if host.has("database"):
+            values.update(self._database(host, facts, sized))
+        elif host.has("replica"):
+            values.update(self._standby(host, facts))
         if facts:
             sized["kernel_nofile"] = (sizing.nofile(facts), "limit for logins")
-            values["kernel_sysctl"] = self._reasoned(host, "kernel_sysctl", sizing.kernel_sysctl(host, facts, docker))
+            pages = _huge_pages(values.get("postgresql_settings", {}), host.overrides.get("postgresql_settings", {}))
+            kernel = sizing.kernel_sysctl(host, facts, docker, self.sizes[host.name], pages)
+            values["kernel_sysctl"] = self._reasoned(host, "kernel_sysctl", kernel)
             if docker:
                 sized["docker_nofile"] = (sizing.nofile(facts), "limit in containers")
             if host.has("edge"):
@@ -119,8 +132,6 @@ class Builder:
         if units:
             values["systemd_units_units"] = units
             values["systemd_units_packages"] = packages
-        if host.has("database"):
-            values.update(self._database(host, facts, sized))
         for name, (value, reason) in sized.items():
             values[name] = value
             if name not in host.overrides:
@@ -129,8 +140,6 @@ class Builder:
             self._app_rows(app, host)
         merged = _override(values, host.overrides)
         self.rows += [Row(host.name, name, _short(value), "set in the inventory") for name, value in host.overrides.items()]
-        if facts:
-            self._check(host, facts, merged, docker)
         return merged
 
     def _redis(self, host: Host, facts: Facts, sized: Sized) -> None:
@@ -138,11 +147,12 @@ class Builder:
         if size is None:
             return
         why = "its fork may copy every page" if size.forks else "a cache is never saved"
-        clients = int(host.overrides.get("redis_max_clients", size.max_clients))
+        planned = sizing.max_clients(self._redis_sessions(self.inventory.apps), facts.nofile_hard)
+        clients = int(host.overrides.get("redis_max_clients", planned))
         need = sizing.redis_descriptors(clients)
         sized["redis_purpose"] = (size.purpose, "what it keeps")
         sized["redis_maxmemory_mb"] = (size.maxmemory_mb, f"of {size.total_mb} MB; {why}")
-        sized["redis_max_clients"] = (size.max_clients, "1.25 x sessions of both slots, and 10")
+        sized["redis_max_clients"] = (planned, "1.25 x sessions of both slots, and 10")
         sized["redis_nofile"] = (sizing.pooler_nofile(need, facts.nofile_hard), f"{need} needed")
 
     def _units(self, host: Host, nofile: int) -> tuple[list[dict[str, Any]], list[str]]:
@@ -251,6 +261,7 @@ class Builder:
             "reserve_pool_timeout": ("3", "seconds before the reserve opens"),
             "query_wait_timeout": ("120", "longer than a guarded restart"),
             "server_login_retry": ("1", "a restart is noticed within a second"),
+            "listen_backlog": (str(sizing.listen_backlog(clients)), "all clients may knock at once, at most 4096"),
         }
         if sizing.version(facts.pgbouncer) >= (1, 21):
             pooler["max_prepared_statements"] = ("200", f"pgbouncer {facts.pgbouncer}")
@@ -260,15 +271,49 @@ class Builder:
             sizing.pooler_nofile(sizing.pooler_descriptors(final, pools), facts.nofile_hard),
             f"{sizing.pooler_descriptors(final, pools)} needed",
         )
-        most = sum(entry["max_db_connections"] for entry in databases)
-        kept = host.overrides.get("postgresql_settings", {})
+        values["postgresql_settings"] = self._reasoned(host, "postgresql_settings", self._settings(host, host, facts, databases))
+        return values
+
+    def _settings(self, host: Host, primary: Host, facts: Facts, databases: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
+        """PostgreSQL's settings on a host that carries the load of `primary`: its own, or that of the one it follows."""
+        kept = primary.overrides.get("postgresql_settings", {})
         reserved = checks.whole(kept.get("superuser_reserved_connections", sizing.SUPERUSER_RESERVED))
         reserved += checks.whole(kept.get("reserved_connections", 0))
-        connections = sizing.max_connections(most, sizing.DIRECT_SESSIONS + self.sessions(host, pooled=False), reserved)
-        active = sum(pools) + sizing.DIRECT_SESSIONS + self.sessions(host, pooled=False)
-        settings = sizing.postgresql_settings(self.sizes[host.name], facts, active, connections)
-        values["postgresql_settings"] = self._reasoned(host, "postgresql_settings", settings)
-        return values
+        direct = sizing.DIRECT_SESSIONS + self.sessions(primary, pooled=False)
+        poolers = 1 + len(self._other_poolers(primary))
+        pooled = poolers * sum(entry["max_db_connections"] for entry in databases)
+        connections = checks.whole(kept.get("max_connections", 0)) or sizing.max_connections(pooled, direct, reserved)
+        active = poolers * sum(entry["pool_size"] for entry in databases) + direct
+        replicas = self.inventory.replicas(primary)
+        cores = max(self.facts[one.name].cores for one in (primary, *replicas) if one.name in self.facts)
+        found = sizing.postgresql_settings(self.sizes[host.name], facts, active, connections, len(replicas), cores)
+        if host != primary:
+            found.update({name: (str(kept[name]), f"as on {primary.name}") for name in checks.STANDBY_NEEDS if name in kept})
+        return found
+
+    def _standby(self, host: Host, facts: Facts | None) -> dict[str, Any]:
+        """Settings of a replica, which has to carry its primary's load one day."""
+        primary = self.primary(host)
+        if not facts or primary == host:
+            return {}
+        known = self.facts.get(primary.name)
+        if known is None:
+            what = f"are not known, so its replica {host.name} cannot be sized"
+            self.problems.append(Problem(primary.name, "facts", what, "Run without --limit, or with both hosts"))
+            return {}
+        apps = self.served(primary)
+        if not self._processes_known(primary, apps):
+            return {}
+        settings = self._settings(host, primary, facts, self._pooler_databases(primary, known, apps))
+        return {"postgresql_settings": self._reasoned(host, "postgresql_settings", settings)}
+
+    def _other_poolers(self, server: Host) -> list[str]:
+        """Other hosts whose pooler has databases on this server."""
+        return [
+            host.name
+            for host in self.inventory.hosts
+            if host != server and any(_leads_to(entry, server) for entry in host.overrides.get("pgbouncer_databases", ()))
+        ]
 
     def _pooler_databases(self, server: Host, facts: Facts, apps: tuple[App, ...]) -> list[dict[str, Any]]:
         threads: dict[str, int] = {}
@@ -278,9 +323,10 @@ class Builder:
                 here += sum(sizing.worker_threads(app, name) for name in app.everywhere())
                 threads[app.database.name] = threads.get(app.database.name, 0) + here
         declared = server.overrides.get("pgbouncer_settings", {})
+        poolers = 1 + len(self._other_poolers(server))
         found = []
         for name, total in threads.items():
-            pool = checks.whole(declared.get("default_pool_size", 0)) or sizing.pool_size(total, facts.cores)
+            pool = checks.whole(declared.get("default_pool_size", 0)) or sizing.pool_size(total, facts.cores, poolers)
             reserve = checks.whole(declared.get("reserve_pool_size", sizing.reserve_size(pool)))
             found.append(
                 {
@@ -326,7 +372,8 @@ class Builder:
                 found.append({"type": "host", **entry, "address": "127.0.0.1/32"})
         return _unique(found)
 
-    def _check(self, host: Host, facts: Facts, variables: dict[str, Any], docker: bool) -> None:
+    def check(self, host: Host, hosts: Mapping[str, dict[str, Any]]) -> list[Check]:
+        """All rules on one host, given the final variables of all."""
         published = tuple(
             port
             for app in self.inventory.apps
@@ -336,20 +383,34 @@ class Builder:
             for port in backend.all_ports()
         )
         elsewhere = any(edge.name != host.name for edge in self.inventory.group("edge"))
-        self.checks += checks.run(
+        primary = self.primary(host)
+        return checks.run(
             checks.Subject(
                 host=host,
-                facts=facts,
+                facts=self.facts[host.name],
                 size=self.sizes[host.name],
-                variables=variables,
+                variables=hosts[host.name],
                 apps=tuple(app for app in self.inventory.apps if app.backends_on(host.name)),
                 served=self.served(host),
+                poolers=self._poolers(primary, hosts) if host.serves_postgresql() else (),
                 sessions=self.sessions(host, pooled=True),
-                direct=sizing.DIRECT_SESSIONS + self.sessions(host, pooled=False),
-                containers=docker,
+                direct=sizing.DIRECT_SESSIONS + self.sessions(primary, pooled=False),
+                redis_sessions=self._redis_sessions(app for app in self.inventory.apps if "REDIS_URL" in app.env),
+                containers=sizing.runs_docker(host, self.inventory),
                 published=published if elsewhere else (),
+                primary=hosts[primary.name].get("postgresql_settings", {}) if primary != host else None,
+                replicas=tuple(one.name for one in self.inventory.replicas(host)),
             )
         )
+
+    def _poolers(self, server: Host, hosts: Mapping[str, dict[str, Any]]) -> tuple[checks.Pooler, ...]:
+        """All poolers in front of a server: its own, and those of other hosts with databases on it."""
+        found = []
+        for name in (server.name, *self._other_poolers(server)):
+            declared = hosts[name].get("pgbouncer_databases", ())
+            mine = [entry for entry in declared if name == server.name or _leads_to(entry, server)]
+            found.append(checks.Pooler(name, mine, hosts[name].get("pgbouncer_settings", {})))
+        return tuple(found)
 
 
 def build(inventory: Inventory, facts: Mapping[str, Facts]) -> Plan:
@@ -358,7 +419,21 @@ def build(inventory: Inventory, facts: Mapping[str, Facts]) -> Plan:
     facts = {name: replace(one, postgresql=chosen.get(name) or one.postgresql) for name, one in facts.items()}
     builder = Builder(inventory, facts)
     hosts = {host.name: builder.host(host) for host in inventory.hosts}
-    return Plan(hosts=hosts, checks=tuple(builder.checks), rows=tuple(builder.rows), problems=tuple(builder.problems))
+    found = [check for host in inventory.hosts if host.name in facts for check in builder.check(host, hosts)]
+    return Plan(hosts=hosts, checks=tuple(found), rows=tuple(builder.rows), problems=tuple(builder.problems))
+
+
+def _leads_to(entry: Any, server: Host) -> bool:
+    return isinstance(entry, dict) and str(entry.get("host", "")) in (server.address or server.name, server.name)
+
+
+def _huge_pages(planned: Mapping[str, Any], declared: Mapping[str, Any]) -> int:
+    """Huge pages that PostgreSQL's final settings can use; below 2 GB of shared_buffers they bring nothing. Source: pgtune."""
+    final = {**planned, **declared}
+    shared = int(checks.size_mb(str(final.get("shared_buffers", "")), 8))
+    if shared < 2048 or str(final.get("huge_pages", "try")) == "off":
+        return 0
+    return sizing.huge_pages(shared, checks.whole(final.get("max_connections", 100)))
 
 
 def _certificate(app: App) -> dict[str, Any]:

@@ -370,9 +370,10 @@ class Inventory:
 
 @dataclass(frozen=True)
 class Check:
-    """One cross-check on one host: `have` must stand in the relation named by `rule` to `limit`."""
+    """One cross-check on one host: `have` must stand in the relation named by `rule` to `limit`; `id` and `number` are stable."""
 
     number: int
+    id: str
     rule: str
     host: str
     ok: bool
@@ -384,7 +385,7 @@ class Check:
     def line(self) -> str:
         """The check in one readable line."""
         verdict = "holds" if self.ok else "violated"
-        text = f"{self.host}: check {self.number} ({self.rule}) {verdict}: {self.have} against {self.limit}"
+        text = f"{self.host}: check {self.number} {self.id} ({self.rule}) {verdict}: {self.have} against {self.limit}"
         return text if self.ok else f"{text}; change {self.variable}: {self.remedy}"
 
 

@@ -15,7 +15,8 @@ from .placeholders import Undefined, is_documentation_address, is_placeholder_se
 from .reader import Reader, closest, ip_address, kind
 from .sizing import PURPOSES
 
-COLLECTION_VARIABLES = ("slipway_apps", "slipway_registries", "slipway_address", "slipway_primary")
+PROMISES = ("slipway_rpo", "slipway_pitr_days", "slipway_backup_days")
+COLLECTION_VARIABLES = ("slipway_apps", "slipway_registries", "slipway_address", "slipway_primary", *PROMISES)
 DICT_OVERRIDES = ("kernel_sysctl", "postgresql_settings", "pgbouncer_settings")
 LIST_OVERRIDES = (
     "ufw_rules",
@@ -45,7 +46,8 @@ NUMBER_OVERRIDES = (
 TEXT_OVERRIDES = ("redis_purpose",)
 OTHER_OVERRIDES = ("docker_bip", "docker_address_pool", "ufw_ssh_ports", "postgresql_version")
 OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + TEXT_OVERRIDES + OTHER_OVERRIDES
-CHECKED_ONLY = ("nginx_listen_backlog", "nginx_upstream_keepalive_timeout")  # not planned, but other values depend on them
+# Not planned, but other values depend on them.
+CHECKED_ONLY = ("nginx_listen_backlog", "nginx_upstream_keepalive_timeout", *PROMISES)
 HOST_VARIABLES = ("slipway_address", "slipway_primary", "ansible_host", "ansible_port", "ansible_user", *OVERRIDES, *CHECKED_ONLY)
 
 

@@ -63,6 +63,7 @@ CUTOVER_KEYS = ("canary", "failover", "verdict", "bake", "standby", "confirm_dea
 CANARY_KEYS = ("steps", "dwell", "patience", "synthetic", "by", "cookie")
 DATABASE_KEYS = ("name", "user", "password", "pooled", "host", "prepared_statements", "statement_timeout", "lock_timeout")
 MOVED = {"image": "releases.<name>.image", "archive": "releases.<name>.archive", "ports": "port"}
+DATABASE_MOVED = {"timeout": "statement_timeout", "variables": "statement_timeout"}  # of other adapters
 OWN_KEYS = {"WEB_CONCURRENCY": "processes", "RAILS_MAX_THREADS": "threads"}
 PER_INSTANCE = ("PORT", "BIND", "SLIPWAY_APP", "SLIPWAY_SLOT", "SLIPWAY_RELEASE")
 _SECRET_LIKE = ("JWT", "SECRET")
@@ -324,7 +325,7 @@ def _database(read: Reader, data: Mapping[str, Any], key: str, hosts: Hosts, env
     raw = data.get("database")
     if raw is None:
         return None
-    entry = read.mapping(raw, path, DATABASE_KEYS)
+    entry = read.mapping(raw, path, DATABASE_KEYS, DATABASE_MOVED)
     servers = hosts.group("database")
     host = read.text(entry, "host", path, shape.HOST_NAME, "a host of the group database")
     if not servers:

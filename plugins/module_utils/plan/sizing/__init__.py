@@ -32,6 +32,7 @@ from .memory import (
 )
 from .nginx import (
     NGINX_BACKLOG,
+    nginx_descriptors,
     nginx_mb,
     nginx_nofile,
     worker_connections,
@@ -42,6 +43,7 @@ from .numbers import (
     version,
 )
 from .pooler import (
+    listen_backlog,
     max_client_conn,
     pgbouncer_mb,
     pool_size,
@@ -53,9 +55,11 @@ from .postgresql import (
     DIRECT_SESSIONS,
     SUPERUSER_RESERVED,
     autovacuum_workers,
+    huge_pages,
     max_connections,
     parallel_workers,
     postgresql_settings,
+    wal_senders,
     work_mem_kb,
 )
 from .redis_server import (
@@ -87,13 +91,16 @@ __all__ = [
     "backlogs",
     "divide",
     "from_limit",
+    "huge_pages",
     "instance_mb",
     "instances",
     "kernel_sysctl",
     "limited",
+    "listen_backlog",
     "max_client_conn",
     "max_clients",
     "max_connections",
+    "nginx_descriptors",
     "nginx_mb",
     "nginx_nofile",
     "nofile",
@@ -112,6 +119,7 @@ __all__ = [
     "sessions",
     "system_mb",
     "version",
+    "wal_senders",
     "work_mem_kb",
     "worker_connections",
     "worker_pool",

@@ -21,6 +21,11 @@ def nginx_mb(cores: int, connections: int) -> int:
     return 32 + cores * connections * 8 // 1024
 
 
+def nginx_descriptors(connections: int) -> int:
+    """Descriptors an nginx worker needs: two for each connection (client, upstream) and 64. Source: nginx documentation."""
+    return 2 * connections + 64
+
+
 def nginx_nofile(connections: int) -> int:
-    """Descriptors of an nginx worker: at least two for each connection (client, upstream) and 64. Source: nginx documentation."""
-    return power_of_two(2 * connections + 64)
+    """worker_rlimit_nofile: what is needed, as a power of two. Source: own."""
+    return power_of_two(nginx_descriptors(connections))

@@ -40,3 +40,8 @@ def pooler_nofile(need: int, hard: int = 0) -> int:
     """
     size = max(1024, power_of_two(need * 1.2))
     return hard if need <= hard < size else size
+
+
+def listen_backlog(clients: int) -> int:
+    """Clients that may knock at once, all of them up to 4096, at least pgbouncer's default of 128. Source: own."""
+    return max(128, min(4096, power_of_two(clients)))

@@ -39,7 +39,7 @@ def redis(
     unknown).
     Sources: redis.io administration (fork, overcommit), redis.conf (maxclients and 32 descriptors), shares own.
     """
-    clients = max_clients(sessions)
+    clients = max_clients(sessions, hard)
     extra = _BASE_MB + -(-clients * _CLIENT_KB // 1024)
     forks = purpose != "cache"
     room = memory_mb - system_mb(memory_mb)
@@ -56,9 +56,10 @@ def redis(
     )
 
 
-def max_clients(sessions: int) -> int:
-    """maxclients: 1.25 times the sessions of both slots and 10 for administration, at least 128. Source: own."""
-    return max(128, -(-sessions * 5 // 4) + 10)
+def max_clients(sessions: int, hard: int = 0) -> int:
+    """maxclients: 1.25 times the sessions of both slots and 10, at least 128, at most what the host's limit allows. Source: own."""
+    wanted = max(128, -(-sessions * 5 // 4) + 10)
+    return min(wanted, hard - RESERVED_DESCRIPTORS) if hard else wanted
 
 
 def redis_descriptors(clients: int) -> int:

@@ -87,7 +87,7 @@ def test_overrides_are_checked(host: str, variables: dict[str, Any], number: int
     assert check.host == host
     assert check.have
     assert check.limit
-    assert check.line().startswith(f"{host}: check {number} (")
+    assert check.line().startswith(f"{host}: check {number} {check.id} (")
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_a_pool_that_is_set_must_do_for_the_workers() -> None:
     app = entry()
     app["env"]["DB_POOL"] = "8"
     violated = planned(fleet(app)).violations()
-    assert {check.rule for check in violated} == {"pool of spotik >= threads of its worker sidekiq"}
+    assert {check.rule for check in violated} == {"DB_POOL of spotik >= threads of its worker sidekiq"}
     assert "DB_POOL" not in planned(fleet(app)).hosts["web1"]["app_apps"]["spotik"]["workers"][0]["environment"]
 
 
