@@ -63,6 +63,10 @@ bench-verdict: $(VENV)/.made ## How often verdicts on live traffic are wrong, by
 bench-data: $(VENV)/.made ## Settings in one task beside a loop; restarts of the database under load
 	@python -m tests.bench.data $(ARGS)
 
+.PHONY: bench-plan
+bench-plan: $(VENV)/.made ## How long a plan takes, over 10,000 random fleets
+	@python -m tests.bench.plan $(ARGS)
+
 .PHONY: matrix
 matrix: $(VENV)/.made ## Every fault in every state of a cutover, on two hosts, as a table
 	@SLIPWAY_MATRIX=all python -m tests.scenarios cutover

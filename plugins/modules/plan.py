@@ -80,6 +80,9 @@ checks:
     number:
       description: Number of the rule.
       type: int
+    id:
+      description: Name of the rule; docs/plan.md lists them.
+      type: str
     rule:
       description: The relation that must hold.
       type: str

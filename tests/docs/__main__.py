@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write (or with --check compare) the variable tables of roles/*/README.md from meta/argument_specs.yml."""
+"""Write (or with --check compare) the variable tables of roles/*/README.md and the table of rules in docs/plan.md."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 
 import yaml
 
+from plugins.module_utils.plan.checks import RULES
+
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 START, END = "<!-- variables -->", "<!-- /variables -->"
+PLAN = ROLES.parent / "docs" / "plan.md"
 
 
 def default_of(option: dict[str, Any]) -> str:
@@ -64,26 +67,39 @@ def table(spec: dict[str, Any]) -> str:
 
 def rewritten(role: Path) -> str:
     """README of `role` with the section between the markers replaced; raises SystemExit when they are missing."""
-    text = (role / "README.md").read_text(encoding="utf-8")
-    if START not in text or END not in text:
-        raise SystemExit(f"{role / 'README.md'}: the lines {START} and {END} are missing")
     spec = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
-    head, rest = text.split(START, 1)
-    return f"{head}{START}\n\n{table(spec)}\n{END}{rest.split(END, 1)[1]}"
+    return between(role / "README.md", START, END, table(spec))
+
+
+def between(path: Path, start: str, end: str, content: str) -> str:
+    """The text of a file with the section between two lines replaced; raises SystemExit when they are missing."""
+    text = path.read_text(encoding="utf-8")
+    if start not in text or end not in text:
+        raise SystemExit(f"{path}: the lines {start} and {end} are missing")
+    head, rest = text.split(start, 1)
+    return f"{head}{start}\n\n{content}\n{end}{rest.split(end, 1)[1]}"
+
+
+def rules() -> str:
+    """The plan's cross-checks as a table."""
+    lines = ["| | name | must hold | else |", "|---|---|---|---|"]
+    lines += [f"| {rule.number} | `{rule.id}` | {rule.relation} | {rule.breaks} |" for rule in RULES]
+    return "\n".join([*lines, ""])
 
 
 def main() -> int:
     """Write or compare; 1 when a comparison fails."""
     stale = []
-    for role in sorted(path.parents[1] for path in ROLES.glob("*/meta/argument_specs.yml")):
-        readme = role / "README.md"
-        text = rewritten(role)
-        if readme.read_text(encoding="utf-8") != text:
-            stale.append(str(readme.relative_to(ROLES.parent)))
+    roles = sorted(path.parents[1] for path in ROLES.glob("*/meta/argument_specs.yml"))
+    texts = {role / "README.md": rewritten(role) for role in roles}
+    texts[PLAN] = between(PLAN, "<!-- rules -->", "<!-- /rules -->", rules())
+    for path, text in texts.items():
+        if path.read_text(encoding="utf-8") != text:
+            stale.append(str(path.relative_to(ROLES.parent)))
             if "--check" not in sys.argv:
-                readme.write_text(text, encoding="utf-8")
+                path.write_text(text, encoding="utf-8")
     if stale and "--check" in sys.argv:
-        print(f"not as the argument specifications say; run `make docs`: {', '.join(stale)}")
+        print(f"not as their sources say; run `make docs`: {', '.join(stale)}")
         return 1
     return 0
 

@@ -408,7 +408,13 @@ class Builder:
         found = []
         for name in (server.name, *self._other_poolers(server)):
             declared = hosts[name].get("pgbouncer_databases", ())
-            mine = [entry for entry in declared if name == server.name or _leads_to(entry, server)]
+            others = [host for host in self.inventory.hosts if host.name not in (server.name, name)]
+            own = name == server.name
+            mine = [
+                entry
+                for entry in declared
+                if _leads_to(entry, server) or (own and not any(_leads_to(entry, other) for other in others))
+            ]
             found.append(checks.Pooler(name, mine, hosts[name].get("pgbouncer_settings", {})))
         return tuple(found)
 

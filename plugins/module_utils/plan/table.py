@@ -39,25 +39,27 @@ def text(plan: Mapping[str, Any], hosts: Sequence[str] = ()) -> list[str]:
                 if isinstance(rule, Mapping)
             ]
             lines += ["  " + line for line in columns(opened, 80)]
-    checks = [check for check in plan["checks"] if check["host"] in chosen]
-    lines += [
-        "",
-        f"checks: {sum(1 for check in checks if check['ok'])} hold, {sum(1 for check in checks if not check['ok'])} violated",
+    return lines + _checks([check for check in plan["checks"] if check["host"] in chosen])
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is violated first, each with its remedy, then every check with its two numbers."""
+    violated = [check for check in checks if not check["ok"]]
+    lines = ["", f"checks: {len(checks) - len(violated)} hold, {len(violated)} violated"]
+    for check in violated:
+        lines += [
+            f"  VIOLATED {check['number']} {check['id']} on {check['host']}: {check['rule']}",
+            f"    {check['have']} against {check['limit']}; change {check['variable']}: {check['remedy']}",
+        ]
+    rows = [
+        [
+            "ok" if check["ok"] else "NO",
+            str(check["number"]),
+            str(check["id"]),
+            str(check["host"]),
+            f"{check['have']} against {check['limit']}",
+            str(check["rule"]),
+        ]
+        for check in checks
     ]
-    lines += [
-        "  " + line
-        for line in columns(
-            [
-                [
-                    "ok" if check["ok"] else "NO",
-                    str(check["number"]),
-                    check["host"],
-                    check["rule"],
-                    f"{check['have']} against {check['limit']}",
-                ]
-                for check in checks
-            ],
-            90,
-        )
-    ]
-    return lines
+    return lines + ["  " + line for line in columns(rows, 90)]

@@ -57,7 +57,7 @@ def redis(
 
 
 def max_clients(sessions: int, hard: int = 0) -> int:
-    """maxclients: 1.25 times the sessions of both slots and 10, at least 128, at most what the host's limit allows. Source: own."""
+    """maxclients: 1.25 times the sessions of both slots and 10, at least 128, within the host's limit. Source: own."""
     wanted = max(128, -(-sessions * 5 // 4) + 10)
     return min(wanted, hard - RESERVED_DESCRIPTORS) if hard else wanted
 

@@ -327,3 +327,13 @@ def test_table_shows_reasons_ports_and_checks() -> None:
     assert any("port 6432" in line and "10.87.0.11, 10.87.0.12" in line for line in lines)
     assert any(line.startswith("checks: ") and line.endswith(" 0 violated") for line in lines)
     assert "web1" not in " ".join(lines)
+
+
+def test_table_shows_what_is_violated_first_with_its_remedy() -> None:
+    plan = planned(fleet(db1={"postgresql_settings": {"shared_buffers": "900GB"}}))
+    shown = {"hosts": plan.hosts, "checks": [vars(check) for check in plan.checks], "table": [vars(row) for row in plan.rows]}
+    lines = text(shown)
+    first = next(number for number, line in enumerate(lines) if line.startswith("checks: "))
+    assert lines[first + 1] == "  VIOLATED 2 postgresql-cache on db1: shared_buffers <= 40 % of PostgreSQL's memory"
+    assert "921600 MB against" in lines[first + 2]
+    assert "change postgresql_settings shared_buffers: set at most" in lines[first + 2]

@@ -20,7 +20,7 @@ RANDOM = st.randoms(use_true_random=False)
 
 
 def test_ten_thousand_fleets_without_a_violation() -> None:
-    """Whatever the plan proposes holds; hosts that are too small are refused with the reason, and only when the least is too much."""
+    """What the plan proposes holds; hosts that are too small are refused, and only when the least is too much for them."""
     hosts = small = 0
     for seed in range(SEEDS):
         raw, facts = fleet(Random(seed))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.slipway.server.plugins.module_utils.plan import sizing
 from ansible_collections.slipway.server.plugins.module_utils.plan.checks import RULES
 from ansible_collections.slipway.server.plugins.module_utils.plan.model import Check, Plan
 from ansible_collections.slipway.server.plugins.module_utils.plan.parse import Raw
@@ -47,7 +48,12 @@ CASES: list[tuple[str, Raw, str, str]] = [
     ("host-memory", fleet(app(processes=64, memory=None)), "web1", "slipway_apps.spotik.processes"),
     ("postgresql-cache", postgresql(effective_cache_size="12GB"), "db1", "effective_cache_size"),
     ("postgresql-work", postgresql(work_mem="1GB"), "db1", "work_mem"),
-    ("connections", postgresql(max_connections=10, max_db_connections=None), "db1", "max_connections"),
+    (
+        "connections",
+        db1(pgbouncer_databases=[{"name": "other", "pool_size": 1, "reserve_pool": 90, "max_db_connections": 1}]),
+        "db1",
+        "max_connections",
+    ),
     (
         "pool-share",
         db1(pgbouncer_databases=[{"name": "spotik_production", "max_db_connections": 10000}]),
@@ -68,9 +74,9 @@ CASES: list[tuple[str, Raw, str, str]] = [
     ("published-ports", published_to_all(), "web1", "ufw_container_rules"),
     (
         "standby",
-        with_group(fleet(web2={"postgresql_settings": {"max_connections": 20}}), "replica", "web2"),
+        with_group(fleet(web2={"postgresql_settings": {"max_worker_processes": 4}}), "replica", "web2"),
         "web2",
-        "max_connections",
+        "max_worker_processes",
     ),
     ("settings", postgresql(wal_keep_segments=64), "db1", "postgresql_settings wal_keep_segments"),
 ]
@@ -109,7 +115,7 @@ MORE: list[tuple[str, Raw]] = [
     ("app-pool", fleet(app(env={"REDIS_POOL_SIZE": "3"}))),
     ("backup-promise", db1(slipway_pitr_days=14, slipway_backup_days=7)),
     ("overcommit", with_group(db1(redis_purpose="queue", kernel_sysctl={"vm.overcommit_memory": 0}), "redis", "db1")),
-    ("listen-backlog", db1(pgbouncer_settings={"listen_backlog": 5000})),
+    ("listen-backlog", db1(pgbouncer_settings={"listen_backlog": 5000}, kernel_sysctl={"net.core.somaxconn": 4096})),
     ("settings", postgresql(timeout=5000)),
     ("settings", postgresql(shared_buffers="lots")),
     ("settings", postgresql(lock_timeout="soon")),
@@ -184,14 +190,14 @@ def test_settings_follow_the_detected_version() -> None:
 def test_huge_pages_on_large_dedicated_hosts() -> None:
     large = facts(65536, 16, postgresql="17.11")
     found = plan(fleet(), db1=large)
-    assert found.hosts["db1"]["postgresql_settings"]["shared_buffers"] == "15070MB"
-    assert found.hosts["db1"]["kernel_sysctl"]["vm.nr_hugepages"] == 7787
+    settings = found.hosts["db1"]["postgresql_settings"]
+    assert settings["shared_buffers"] == "15071MB"
+    pages = sizing.huge_pages(15071, int(settings["max_connections"]))
+    assert found.hosts["db1"]["kernel_sysctl"]["vm.nr_hugepages"] == pages
+    assert 15071 < 2 * pages < 1.05 * 15071
     assert found.violations() == []
-    assert (
-        "vm.nr_hugepages"
-        not in plan(fleet(db1={"postgresql_settings": {"huge_pages": "off"}}), db1=large).hosts["db1"]["kernel_sysctl"]
-    )
-    assert "vm.nr_hugepages" not in plan(fleet()).hosts["db1"]["kernel_sysctl"]
+    for without in (plan(postgresql(huge_pages="off"), db1=large), plan(fleet())):
+        assert "vm.nr_hugepages" not in without.hosts["db1"]["kernel_sysctl"]
 
 
 def test_what_guides_get_wrong_is_refused_all_at_once() -> None:
@@ -206,9 +212,8 @@ def test_what_guides_get_wrong_is_refused_all_at_once() -> None:
             "pgbouncer_nofile": 1024,
         },
     )
-    lines = "\n".join(
-        check.line() for check in plan(raw, db1=facts(8192, 4, postgresql="15.18", pgbouncer="1.18.0")).violations()
-    )
+    bookworm = facts(8192, 4, postgresql="15.18", pgbouncer="1.18.0")
+    lines = "\n".join(check.line() for check in plan(raw, db1=bookworm).violations())
     for words in (
         "921600 MB against",
         "`wal_keep_size` (16MB for each segment) replaced it in 13",
