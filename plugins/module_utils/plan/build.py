@@ -117,7 +117,8 @@ class Builder:
             values.update(self._standby(host, facts))
         if facts:
             sized["kernel_nofile"] = (sizing.nofile(facts), "limit for logins")
-            pages = _huge_pages(values.get("postgresql_settings", {}), host.overrides.get("postgresql_settings", {}))
+            final = {**values.get("postgresql_settings", {}), **host.overrides.get("postgresql_settings", {})}
+            pages = _huge_pages(final, self.sizes[host.name].postgresql_mb)
             kernel = sizing.kernel_sysctl(host, facts, docker, self.sizes[host.name], pages)
             values["kernel_sysctl"] = self._reasoned(host, "kernel_sysctl", kernel)
             if docker:
@@ -433,11 +434,10 @@ def _leads_to(entry: Any, server: Host) -> bool:
     return isinstance(entry, dict) and str(entry.get("host", "")) in (server.address or server.name, server.name)
 
 
-def _huge_pages(planned: Mapping[str, Any], declared: Mapping[str, Any]) -> int:
-    """Huge pages that PostgreSQL's final settings can use; below 2 GB of shared_buffers they bring nothing. Source: pgtune."""
-    final = {**planned, **declared}
+def _huge_pages(final: Mapping[str, Any], memory_mb: int) -> int:
+    """Huge pages for PostgreSQL's settings; none below 2 GB of shared_buffers (pgtune) and beyond half of its memory."""
     shared = int(checks.size_mb(str(final.get("shared_buffers", "")), 8))
-    if shared < 2048 or str(final.get("huge_pages", "try")) == "off":
+    if not 2048 <= shared <= memory_mb // 2 or str(final.get("huge_pages", "try")) == "off":
         return 0
     return sizing.huge_pages(shared, checks.whole(final.get("max_connections", 100)))
 

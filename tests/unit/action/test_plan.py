@@ -9,13 +9,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests import lint
-from tests.unit.module_utils.plan.inventories import PASSWORD, fleet
+from tests.unit.module_utils.plan.inventories import PASSWORD, fleet, planned
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -96,3 +97,19 @@ def test_what_every_worker_needs_is_loaded_before_the_first_one() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     loaded = {name.partition("_")[0] if name.startswith("ansible.plugins") else name for name in done.stdout.split()}
     assert {"ansible.plugins.filter.core", "ansible_collections.slipway.server.plugins.filter.fleet"} <= loaded
+
+
+def test_the_plan_is_printed_and_written_as_json(tmp_path: Path) -> None:
+    """The playbook's last play alone, on a plan that is given: nobody is contacted."""
+    plan = planned(fleet(db1={"postgresql_settings": {"shared_buffers": "900GB"}}))
+    shown = {"hosts": plan.hosts, "checks": [asdict(check) for check in plan.checks], "table": [asdict(row) for row in plan.rows]}
+    (tmp_path / "plan.json").write_text(json.dumps({"slipway_plan": {**shown, "changed": False}}))
+    groups = {name: {"hosts": dict.fromkeys(hosts)} for name, hosts in fleet().groups.items() if name != "all"}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": groups}}))
+    arguments = ["--skip-tags", "always", "-e", f"@{tmp_path / 'plan.json'}"]
+    table = ansible("playbooks/plan.yml", tmp_path / "hosts.yml", *arguments, "-e", f"slipway_plan_file={tmp_path / 'out.json'}")
+    assert table.returncode == 0, table.stdout
+    assert "  VIOLATED 2 postgresql-cache on db1: shared_buffers <= 40 % of PostgreSQL's memory\n" in table.stdout
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert set(written) == {"hosts", "checks", "table"}
+    assert {check["id"] for check in written["checks"] if not check["ok"]} >= {"postgresql-cache"}

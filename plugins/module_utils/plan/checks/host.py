@@ -42,7 +42,7 @@ def _memory(subject: Subject) -> Iterator[Check]:
         used = 0
         if subject.host.serves_postgresql():
             shared = int(size_mb(subject.setting("shared_buffers", "128MB"), 8))
-            used = min(pages, huge_pages(shared, whole(subject.setting("max_connections", "100"))))
+            used = min(pages, huge_pages(shared, whole(subject.setting("max_connections", "100"))), size.postgresql_mb // 2)
         rest = size.total_mb() - 2 * used
         yield subject.check(
             "huge-pages",

@@ -71,7 +71,7 @@ def _sorts(subject: Subject) -> Iterator[Check]:
         least <= 0.9 * memory,
         f"{least:.0f} MB ({connections} x {SESSION_MB} + {shared:.0f} + {workers} x {vacuum:.0f})",
         f"{0.9 * memory:.0f} MB",
-        "slipway_apps database.pooled, processes or threads; the host's memory",
+        "slipway_apps database.pooled, processes or threads; max_connections or shared_buffers where set; the host's memory",
         "let apps go through the pooler, run fewer threads, or give the host more memory",
     )
     used = shared + (active + parallel) * 3 * sort + workers * vacuum

@@ -133,10 +133,10 @@ def _settings(subject: Subject) -> Iterator[Check]:
     for name, value, remedy in wrong:
         yield subject.check(
             "settings",
-            f"PostgreSQL {major or ''} takes {name}".replace("  ", " "),
+            f"{name} is a setting of PostgreSQL {major or LEAST_POSTGRESQL} and its value can be read",
             False,
             f"{name} = {value}",
-            "a setting of the server",
+            "no such setting" if _unknown(name, major) else "a readable value",
             f"postgresql_settings {name}",
             remedy,
         )
