@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.server.plugins.module_utils.settings import pgbouncer, postgresql
+from ansible_collections.slipway.server.plugins.module_utils.settings import postgresql
 
 
 def postgresql_checks(settings: Mapping[str, Any], **options: Any) -> list[dict[str, Any]]:
@@ -17,34 +16,9 @@ def postgresql_checks(settings: Mapping[str, Any], **options: Any) -> list[dict[
     return postgresql.checks(settings, **options)
 
 
-def _pooler(settings: Mapping[str, Any], options: Mapping[str, Any]) -> pgbouncer.Wanted:
-    wanted = pgbouncer.Wanted(settings=settings, **options)
-    problems = pgbouncer.problems(wanted)
-    if problems:
-        lines = "\n".join(f"- {line}" for line in problems)
-        raise AnsibleFilterError(f"pgbouncer: nothing was changed; {len(problems)} value(s) cannot be taken:\n{lines}")
-    return wanted
-
-
-def pgbouncer_files(settings: Mapping[str, Any], **options: Any) -> dict[str, str]:
-    """The texts of pgbouncer's files; fails with every value that this version cannot take."""
-    return pgbouncer.render(_pooler(settings, options))
-
-
-def pgbouncer_checks(
-    settings: Mapping[str, Any], logins: Sequence[Mapping[str, str]] = (), **options: Any
-) -> list[dict[str, Any]]:
-    """What has to be read back from pgbouncer."""
-    return pgbouncer.checks(pgbouncer.Wanted(settings=settings, **options), logins)
-
-
 class FilterModule:
     """Where Ansible finds the filters."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
-        return {
-            "postgresql_checks": postgresql_checks,
-            "pgbouncer_files": pgbouncer_files,
-            "pgbouncer_checks": pgbouncer_checks,
-        }
+        return {"postgresql_checks": postgresql_checks}
