@@ -27,6 +27,7 @@ options:
         V(unix:///run/redis/redis.sock).
       - For O(type=postgresql) a URL such as V(postgresql://user@127.0.0.1:5432/database?sslmode=require), or with
         V(?host=/run/postgresql).
+      - For O(type=pgbouncer) the socket of the pooler, such as V(/var/run/postgresql/.s.PGSQL.6432).
       - A password never belongs into it, but into O(password).
     type: str
   type:
@@ -44,8 +45,9 @@ options:
       - V(postgresql), C(SELECT 1) is answered as that user in that database. Where the server asks for a password and
         there is none, that it takes connections, which C(last_answers) then says. C(scram-sha-256), C(md5), and with TLS or
         on the host itself C(password) are understood.
+      - V(pgbouncer), nothing is paused or disabled and no client waits for a session, as the pooler's own console says.
     type: str
-    choices: [http, tcp, unix, unix_http, websocket, exec, unit, container, postgresql, redis]
+    choices: [http, tcp, unix, unix_http, websocket, exec, unit, container, postgresql, redis, pgbouncer]
     default: http
   path:
     description: What to ask for through a unix socket.
@@ -250,10 +252,11 @@ logs:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.health import declared, gate, process
+from ansible_collections.slipway.server.plugins.module_utils.health import pgbouncer as pooler
 from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 
-KINDS = ["http", "tcp", "unix", "unix_http", "websocket", "exec", "unit", "container", "postgresql", "redis"]
+KINDS = ["http", "tcp", "unix", "unix_http", "websocket", "exec", "unit", "container", "postgresql", "redis", "pgbouncer"]
 SPEC = {
     "target": {"type": "str"},
     "type": {"type": "str", "choices": KINDS, "default": "http"},
@@ -303,7 +306,10 @@ def main() -> None:
         behind = process.ContainerProcess(runner, given["container"] or given["target"])
     watched = [behind] if given["unit"] or given["container"] else []
     try:
-        probe, warmup = declared.of_module(given, runner)
+        if given["type"] == "pgbouncer":
+            probe, warmup = pooler.make(given["target"], runner), []
+        else:
+            probe, warmup = declared.of_module(given, runner)
     except declared.BadTarget as error:
         module.fail_json(msg=f"{error}.")
     if module.check_mode:

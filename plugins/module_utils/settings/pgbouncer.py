@@ -378,6 +378,26 @@ def render(wanted: Wanted) -> dict[str, str]:
     return {"main": main, "users": "".join(_line(*pair) for pair in secrets), "hba": _rules() if wanted.remote_only else ""}
 
 
+def trial(wanted: Wanted, folder: str) -> dict[str, str]:
+    """File names and texts with which a second process in `folder` can show whether it takes the configuration.
+
+    It listens nowhere but there, and knows no password.
+    """
+    texts = render(wanted)
+    own = {
+        "listen_addr": "",
+        "unix_socket_dir": folder,
+        "pidfile": f"{folder}/pid",
+        "logfile": "",
+        "auth_file": f"{folder}/users",
+    }
+    own["auth_hba_file"] = f"{folder}/hba"
+    main = texts["main"]
+    for name, value in own.items():
+        main = re.sub(rf"^{name} = .*$", lambda _match, line=f"{name} = {value}": line, main, flags=re.MULTILINE)  # type: ignore[misc]
+    return {"pgbouncer.ini": main, "users": "", "hba": texts["hba"]}
+
+
 def _older(entry: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a database by the names that all versions know."""
     return {("reserve_pool" if key == "reserve_pool_size" else key): value for key, value in entry.items()}

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
+from ..host.clock import Clock
 from ..host.runner import Runner
 from .psql import SOCKET_DIRECTORY, identifier
 
@@ -21,6 +22,8 @@ CONSOLE = "pgbouncer"
 """Name of the console's database and of its user."""
 NOT_PAUSED = "not paused"
 ALREADY_PAUSED = "already suspended/paused"
+REFUSED = "ERROR:"
+"""How psql begins what the pooler itself answers."""
 BUSY = ("active", "tested", "active_cancel", "being_canceled")
 """States of server sessions for which PAUSE waits."""
 
@@ -96,30 +99,42 @@ class Clients:
 class Console:
     """The console of the pooler that listens on `port` with a socket in `socket_dir`, and runs as `os_user`."""
 
-    def __init__(self, runner: Runner, socket_dir: str = SOCKET_DIRECTORY, port: int = PORT, os_user: str = "postgres") -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        socket_dir: str = SOCKET_DIRECTORY,
+        port: int = PORT,
+        os_user: str = "postgres",
+        clock: Optional[Clock] = None,
+    ) -> None:
         self.runner = runner
         self.socket_dir = socket_dir
         self.port = port
         self.os_user = os_user
+        self.clock = clock or Clock()
 
-    def _psql(self, sql: str) -> list[str]:
+    def _psql(self, *commands: str) -> list[str]:
         argv = ["psql", "-XAqw", "--csv", "-v", "ON_ERROR_STOP=1", "-h", self.socket_dir, "-p", str(self.port)]
-        return [*argv, "-U", CONSOLE, "-d", CONSOLE, "-c", sql]
+        return [*argv, "-U", CONSOLE, "-d", CONSOLE, *(word for sql in commands for word in ("-c", sql))]
 
     def _as_user(self, *argv: str) -> list[str]:
         return ["runuser", "-u", self.os_user, "--", *argv]
 
-    def rows(self, sql: str, timeout: float = 10.0) -> list[dict[str, str]]:
-        """The answer to `sql` by column names; `timeout` in seconds. Raises ConsoleError, ConsoleTimeout when it was over."""
+    def rows(self, *commands: str, timeout: float = 10.0) -> list[dict[str, str]]:
+        """The answer to the last of `commands` by column names, the others having none; `timeout` in seconds for all.
+
+        Raises ConsoleError, and ConsoleTimeout when the time was over.
+        """
+        sql = "; ".join(commands)
         # `timeout` ends psql itself: the end of runuser alone would leave it behind, with its question.
-        argv = self._as_user("timeout", "--kill-after=2", f"{timeout:.1f}", *self._psql(sql))
+        argv = self._as_user("timeout", "--kill-after=2", f"{timeout:.1f}", *self._psql(*commands))
         environment = {"PGCONNECT_TIMEOUT": "5", "PGAPPNAME": "slipway"}
         result = self.runner.run(argv, timeout=timeout + 10, env=environment)
         if result.rc in (124, 137):
             raise ConsoleTimeout(f"pgbouncer on port {self.port}: no answer to {sql} within {timeout:g} s")
         if not result.ok:
             said = result.text().replace("psql: error: ", "") or f"psql ended with status {result.rc}"
-            unit = "" if "ERROR:" in said else "; see `systemctl status pgbouncer.service` and /var/log/postgresql/pgbouncer.log"
+            unit = "" if REFUSED in said else "; see `systemctl status pgbouncer.service` and /var/log/postgresql/pgbouncer.log"
             raise ConsoleError(f"pgbouncer on port {self.port}: {sql}: {said}{unit}")
         return [dict(row) for row in csv.DictReader(io.StringIO(result.out))]
 
@@ -180,14 +195,21 @@ class Console:
             max_wait=max((pool.max_wait for pool in pools), default=0.0),
         )
 
+    def paused(self, database: Optional[str] = None) -> Optional[bool]:
+        """Whether clients of one `database` are held, or of all; None when the version cannot tell (all of them, before 1.19)."""
+        if database is not None:
+            return any(entry.paused for entry in self.databases() if entry.name == database)
+        try:
+            state = {row["key"]: row["value"] for row in self.rows("SHOW STATE")}
+        except ConsoleError as error:
+            if REFUSED in str(error):
+                return None
+            raise
+        return state.get("paused") == "yes"
+
     def blocking(self, database: Optional[str] = None) -> list[str]:
         """The server sessions for which PAUSE waits, as a person looks for them: in pg_stat_activity, by process."""
-        return [
-            f"{row['database']} as {row['user']}: PostgreSQL process {row.get('remote_pid') or '?'}, last query"
-            f" sent {row.get('request_time') or '?'}"
-            for row in self.rows("SHOW SERVERS")
-            if row.get("state") in BUSY and row["database"] != CONSOLE and database in (None, row["database"])
-        ]
+        return _busy(self.rows("SHOW SERVERS"), database)
 
     def pause(self, database: Optional[str] = None, timeout: float = 10.0) -> bool:
         """Let running transactions end, then hold all clients, of one `database` or of all; False when they are held already.
@@ -195,37 +217,43 @@ class Console:
         Raises PauseFailed when that took longer than `timeout` seconds, ConsoleError on anything else; in both cases the
         pooler is resumed. A process that dies here leaves it paused: arm `resume_command` before.
         """
+        until = self.clock.monotonic() + timeout
         try:
-            self.rows(_command("PAUSE", database), timeout)
-        except ConsoleTimeout as error:
-            blocking = self._resumed_after_looking(database)
-            what = "; ".join(blocking[:5]) or "nothing that it shows"
-            more = f" and {len(blocking) - 5} more" if len(blocking) > 5 else ""
-            message = (
-                f"pgbouncer on port {self.port} could not pause within {timeout:g} s and goes on as before. Busy: {what}{more}"
-            )
-            raise PauseFailed(message, blocking) from error
+            busy = _busy(self.rows(_command("PAUSE", database), "SHOW SERVERS", timeout=timeout), database)
+            # Once WAIT_CLOSE was used, pgbouncer answers PAUSE without waiting, so the answer alone proves nothing.
+            while busy and self.clock.monotonic() < until:
+                self.clock.sleep(0.2)
+                busy = self.blocking(database)
+        except ConsoleTimeout:
+            busy = self._busy_or_unknown(database)
         except ConsoleError as error:
-            if ALREADY_PAUSED not in str(error):
-                raise
-            busy = self.blocking()
-            if busy:
-                raise ConsoleError(
-                    f"pgbouncer on port {self.port} is being paused by somebody else: {'; '.join(busy[:5])}"
-                ) from error
-            return False
+            if ALREADY_PAUSED in str(error):
+                return self._paused_by_others(error)
+            if REFUSED not in str(error):  # else nothing came of it
+                self.resume(database)
+            raise
         except BaseException:
             self.resume(database)
             raise
-        return True
+        if not busy:
+            return True
+        self.resume(database)
+        more = f" and {len(busy) - 5} more" if len(busy) > 5 else ""
+        what = f"could not pause within {timeout:g} s and goes on as before. Busy: {'; '.join(busy[:5])}{more}"
+        raise PauseFailed(f"pgbouncer on port {self.port} {what}", busy)
 
-    def _resumed_after_looking(self, database: Optional[str]) -> list[str]:
+    def _busy_or_unknown(self, database: Optional[str]) -> list[str]:
         try:
-            return self.blocking(database)
+            return self.blocking(database) or ["nothing any more"]
         except ConsoleError:
-            return []
-        finally:
-            self.resume(database)
+            return ["what it does not show"]
+
+    def _paused_by_others(self, error: ConsoleError) -> bool:
+        busy = self.blocking()
+        if busy:
+            what = "; ".join(busy[:5])
+            raise ConsoleError(f"pgbouncer on port {self.port} is being paused by somebody else, who waits for {what}") from error
+        return False
 
     def resume(self, database: Optional[str] = None) -> bool:
         """Let clients go on, of one `database` or of all; False when none was held. Raises ConsoleError."""
@@ -264,7 +292,25 @@ class Console:
 
     def wait_close(self, database: Optional[str] = None, timeout: float = 60.0) -> None:
         """Wait until the server sessions from before `reconnect` or a reload are gone; raises ConsoleTimeout."""
-        self.rows(_command("WAIT_CLOSE", database), timeout)
+        # Not by WAIT_CLOSE: it makes every later PAUSE return at once (its mark on a database is never taken away, up to 1.25).
+        until = self.clock.monotonic() + timeout
+        while any(row.get("close_needed") == "1" and _of(row, database) for row in self.rows("SHOW SERVERS")):
+            if self.clock.monotonic() >= until:
+                raise ConsoleTimeout(f"pgbouncer on port {self.port}: old server sessions are still in use after {timeout:g} s")
+            self.clock.sleep(0.2)
+
+
+def _of(row: Mapping[str, str], database: Optional[str]) -> bool:
+    return row["database"] != CONSOLE and database in (None, row["database"])
+
+
+def _busy(servers: Sequence[Mapping[str, str]], database: Optional[str]) -> list[str]:
+    return [
+        f"{row['database']} as {row['user']}: PostgreSQL process {row.get('remote_pid') or '?'}, last query sent"
+        f" {row.get('request_time') or '?'}"
+        for row in servers
+        if row.get("state") in BUSY and _of(row, database)
+    ]
 
 
 def _command(verb: str, database: Optional[str]) -> str:

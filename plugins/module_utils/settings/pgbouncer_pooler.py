@@ -8,22 +8,26 @@ rest needs a restart. What waits for one is read from the pooler itself, so it i
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shutil
 import ssl
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional
 
-from ..guard.deadman import Timer
+from ..guard.deadman import ArmingFailed
 from ..host import files as disk
 from ..host.clock import Clock
 from ..host.runner import Runner
 from . import pgbouncer as conf
-from .converge import MARKERS, ConvergeError, Converger, DirectorySpec, FileSpec, Transaction, UnitSpec
+from .converge import MARKERS, ConvergeError, Converger, DirectorySpec, FileSpec, Transaction, UnitSpec, plan
 from .converge import Outcome as Converged
 from .pgbouncer_console import Console, ConsoleError, PauseFailed, Setting
-from .readback import LIMIT_NAMES, Reader, at_least, parse_limit, same_value
+from .pgbouncer_hold import Hold
+from .readback import LIMIT_NAMES, at_least, look, parse_limit, same_value
 
 PROGRAM = "/usr/sbin/pgbouncer"
 OS_USER = "postgres"
@@ -112,17 +116,19 @@ class Pooler:
             outcome.converged = self._converge(transaction, check_mode=True)
             outcome.restarted = now
             outcome.raised = self._raise(wanted, live, check_mode=True)
-            if live is not None:
-                self._read_back(transaction, outcome)
+            outcome.mismatches = outcome.converged.seen.mismatches
             return outcome
+        self._try(wanted)
         outcome.raised = self._raise(wanted, live, check_mode=False)
         outcome.clients = self._clients(console) if now else 0
         with self._held(console, waiting) if now and console else contextlib.nullcontext():
-            outcome.converged = self._converge(transaction)
+            # What is read back before a restart is the old, and a login would wait for the end of the pause.
+            early = now and not plan(transaction)
+            outcome.converged = self._converge(replace(transaction, readback=()) if early else transaction)
             if now and wanted.unit not in outcome.converged.restarted:
                 self._restart(wanted)
         outcome.restarted = now or wanted.unit in outcome.converged.restarted
-        self._read_back(transaction, outcome)
+        outcome.mismatches = self._after_restart(transaction) if early else outcome.converged.seen.mismatches
         return outcome
 
     def version(self) -> str:
@@ -138,7 +144,7 @@ class Pooler:
         """What the running pooler says; None when its console does not answer."""
         limits = disk.read_text(self.root / "proc" / str(pid) / "limits") or ""
         row = LIMIT_NAMES["nofile"]
-        for port in dict.fromkeys((wanted.port, self._port_on_disk(wanted))):
+        for port in self._ports(pid) or [wanted.port]:
             try:
                 config = Console(self.runner, port=port).config()
             except ConsoleError:
@@ -146,12 +152,17 @@ class Pooler:
             return Live(port, config, (parse_limit(limits, row), parse_limit(limits, row, 1)), pid)
         return None
 
-    def _port_on_disk(self, wanted: conf.Wanted) -> int:
-        text = disk.read_text(self.root / wanted.folder.lstrip("/") / "pgbouncer.ini") or ""
-        # Earlier releases of this collection kept it in a file of its own.
-        text += disk.read_text(self.root / conf.FOLDER.lstrip("/") / "slipway-fixed.ini") or ""
-        found = re.search(r"^\s*listen_port\s*=\s*(\d+)", text, re.MULTILINE)
-        return int(found.group(1)) if found else wanted.port
+    def _ports(self, pid: int) -> list[int]:
+        """The ports of the unix sockets on which a process listens: a declared port may still wait for a restart."""
+        process = self.root / "proc" / str(pid)
+        held = set()
+        for descriptor in (process / "fd").glob("*"):
+            with contextlib.suppress(OSError):
+                held.add(os.readlink(descriptor))
+        rows = [line.split() for line in (disk.read_text(process / "net/unix") or "").splitlines()]
+        names = [row[7] for row in rows if len(row) > 7 and f"socket:[{row[6]}]" in held]
+        matches = [re.fullmatch(rf"{conf.SOCKET_DIRECTORY}/\.s\.PGSQL\.(\d+)", name) for name in names]
+        return [int(match.group(1)) for match in matches if match]
 
     def ceiling(self) -> int:
         """Descriptors that a service of this host can get at most; 0 when that cannot be told."""
@@ -171,6 +182,29 @@ class Pooler:
         if problems:
             lines = "\n".join(f"- {line}" for line in problems)
             raise PoolerError(f"pgbouncer: nothing was changed; {len(problems)} value(s) cannot be taken:\n{lines}")
+
+    def _try(self, wanted: conf.Wanted) -> None:
+        """Have another process read the new configuration: the running one would drop good settings together with a bad one."""
+        if disk.read_text(self.root / wanted.folder.lstrip("/") / "pgbouncer.ini") == conf.render(wanted)["main"]:
+            return
+        scratch = Path(tempfile.mkdtemp(prefix="slipway-pgbouncer-"))
+        try:
+            for name, text in conf.trial(wanted, str(scratch)).items():
+                (scratch / name).write_text(text, encoding="utf-8")
+            for path in (scratch, *scratch.iterdir()):
+                shutil.chown(path, OS_USER)
+            argv = ["runuser", "-u", OS_USER, "--", "timeout", "--signal=KILL", "1", PROGRAM, str(scratch / "pgbouncer.ini")]
+            result = self.runner.run(argv, timeout=30)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        # One that takes it runs on until it is killed.
+        if result.rc not in (124, 137):
+            said = "\n".join(line for line in result.text().splitlines() if " LOG " not in line).replace(
+                str(scratch), wanted.folder
+            )
+            raise PoolerError(
+                f"pgbouncer: nothing was changed; pgbouncer {wanted.version} refuses the new configuration:\n{said}"
+            )
 
     def _address_problems(self, wanted: conf.Wanted) -> list[str]:
         return [
@@ -207,10 +241,12 @@ class Pooler:
         unit = UNITS / wanted.unit
         files = [
             FileSpec(folder / "pgbouncer.ini", texts["main"], group=OS_USER, mode=0o640, effect=effect),
-            FileSpec(folder / "userlist.txt", texts["users"], group=OS_USER, mode=0o640, secret=True),
-            FileSpec(folder / "slipway-hba.conf", texts["hba"] or None, group=OS_USER, mode=0o640),
+            FileSpec(folder / "userlist.txt", texts["users"], group=OS_USER, mode=0o640, secret=True, effect=effect),
+            FileSpec(folder / "slipway-hba.conf", texts["hba"] or None, group=OS_USER, mode=0o640, effect=effect),
             FileSpec(
-                unit.parent / f"{unit.name}.d/60-slipway.conf", conf.drop_in(wanted, self.ceiling()), effect="daemon-reload"
+                unit.parent / f"{unit.name}.d/60-slipway.conf",
+                conf.drop_in(wanted, self.ceiling()),
+                effect=effect if restart else "daemon-reload",
             ),
         ]
         if wanted.instance:
@@ -257,22 +293,20 @@ class Pooler:
     @contextlib.contextmanager
     def _held(self, console: Console, waiting: Sequence[str]) -> Iterator[None]:
         """Clients wait meanwhile, none in the middle of a transaction; a timer lets them go on if this process dies."""
-        timer = Timer(self.runner, self.clock, f"slipway-pooler-{console.port}")
-        timer.arm(RESUME_AFTER, console.resume_command(), "Let the clients of pgbouncer go on (slipway)", insist=True)
+        hold = Hold(console, self.clock, RESUME_AFTER)
         try:
-            try:
-                console.pause(timeout=PAUSE_DEADLINE)
-            except PauseFailed as error:
-                what = ", ".join(waiting)
-                raise PoolerError(f"pgbouncer: nothing was changed; {what} needs a restart, and {error}") from error
-            except ConsoleError as error:
-                raise PoolerError(f"pgbouncer: nothing was changed; {error}") from error
+            hold.take(PAUSE_DEADLINE)
+        except PauseFailed as error:
+            what = ", ".join(waiting)
+            raise PoolerError(f"pgbouncer: nothing was changed; {what} needs a restart, and {error}") from error
+        except (ConsoleError, ArmingFailed) as error:
+            raise PoolerError(f"pgbouncer: nothing was changed; {error}") from error
+        try:
             yield
         finally:
-            # The restarted one is not paused; one that came through a failure is.
+            # The restarted one is not paused; one that came through a failure is. Until it is not, the timer goes on trying.
             with contextlib.suppress(ConsoleError):
-                console.resume()
-            timer.cancel()
+                hold.release()
 
     def _restart(self, wanted: conf.Wanted) -> None:
         result = self.runner.run(["systemctl", "restart", "--", wanted.unit], timeout=180)
@@ -280,15 +314,11 @@ class Pooler:
             log = self.runner.run(["journalctl", "--unit", wanted.unit, "--lines=20", "--no-pager", "--output=cat"]).out
             raise PoolerError(f"pgbouncer: systemctl restart {wanted.unit} failed: {result.text()}\n{log.strip()}")
 
-    def _read_back(self, transaction: Transaction, outcome: Outcome) -> None:
-        if outcome.converged.changed:
-            return
-        deadline = self.clock.monotonic() + (transaction.check_timeout if outcome.changed else 0)
-        while mismatches := Reader(self.runner).read(transaction.readback):
-            if self.clock.monotonic() >= deadline:
-                outcome.mismatches = tuple(map(str, mismatches))
-                return
+    def _after_restart(self, transaction: Transaction) -> tuple[str, ...]:
+        deadline = self.clock.monotonic() + transaction.check_timeout
+        while (seen := look(self.runner, transaction.readback)).mismatches and self.clock.monotonic() < deadline:
             self.clock.sleep(0.3)
+        return seen.mismatches
 
 
 def _can_be_raised(wanted: conf.Wanted, live: Live) -> bool:

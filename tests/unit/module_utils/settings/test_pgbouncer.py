@@ -72,6 +72,22 @@ def test_a_further_pooler_has_files_of_its_own():
     assert "ExecStart=/usr/sbin/pgbouncer /etc/pgbouncer/%i/pgbouncer.ini\n" in p.instance_unit("postgres")
 
 
+def test_a_trial_listens_nowhere_and_knows_no_password():
+    wanted = p.Wanted("1.24.1", {}, [SHOP], ("127.0.0.1", "10.0.0.5"), auth_password="secret", tls=p.Tls("/c.pem", "/k.pem"))
+    files = p.trial(wanted, "/tmp/x")
+    for line in (
+        "listen_addr = ",
+        "unix_socket_dir = /tmp/x",
+        "pidfile = /tmp/x/pid",
+        "auth_hba_file = /tmp/x/hba",
+        "logfile = ",
+    ):
+        assert f"\n{line}\n" in files["pgbouncer.ini"]
+    assert "/etc/pgbouncer" not in files["pgbouncer.ini"]
+    assert "secret" not in "".join(files.values())
+    assert "hostssl" in files["hba"]
+
+
 def test_a_pool_counts_for_each_pair_of_database_and_user():
     shop, blog = {"name": "shop", "pool_size": 5}, {"name": "blog", "user": "blog"}
     base = 100 + 10

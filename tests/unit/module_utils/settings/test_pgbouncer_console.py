@@ -36,8 +36,13 @@ class Pooler:
 
     def run(self, argv, data=None, timeout=600.0, env=None):
         self.argv = list(argv)
-        self.asked.append(argv[-1])
-        answer = self.answers.get(argv[-1].split(' "')[0], "")
+        words = [argv[index + 1] for index, word in enumerate(argv) if word == "-c"]
+        self.asked.append(words[0])
+        # A script that a command fails gives that failure, else the last answer.
+        answers = [self.answers.get(word.split(' "')[0], "") for word in words]
+        answer = next((answer for answer in answers if not isinstance(answer, str)), answers[-1])
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
         if isinstance(answer, BaseException):
             raise answer
         return answer if isinstance(answer, Result) else Result(0, answer, "")
@@ -95,9 +100,57 @@ def test_an_interrupted_pause_is_taken_back(answer):
 
 def test_the_pause_is_taken_back_also_when_nothing_can_be_seen():
     pooler = Pooler(PAUSE=Result(137, "", ""), SHOW_SERVERS=Result(2, "", "ERROR:  odd"), SHOW_DATABASES=DATABASES_NONE)
-    with pytest.raises(c.PauseFailed, match="nothing that it shows"):
+    with pytest.raises(c.PauseFailed, match="what it does not show"):
         c.Console(pooler).pause()
     assert "RESUME" in pooler.asked
+    pooler = Pooler(PAUSE=Result(124, "", ""), SHOW_SERVERS="type,state\n", SHOW_DATABASES=DATABASES_NONE)
+    with pytest.raises(c.PauseFailed, match="nothing any more"):
+        c.Console(pooler).pause()
+    assert "RESUME" in pooler.asked
+
+
+class Time:
+    def __init__(self):
+        self.passed = 0.0
+
+    def monotonic(self):
+        return self.passed
+
+    def sleep(self, seconds):
+        self.passed += seconds
+
+
+def test_an_answer_to_pause_proves_nothing_while_sessions_are_busy():
+    # What pgbouncer does once somebody has used WAIT_CLOSE.
+    pooler = Pooler(SHOW_SERVERS=[SERVERS, SERVERS, "type,state\n"])
+    clock = Time()
+    assert c.Console(pooler, clock=clock).pause(timeout=5) is True
+    assert clock.passed == pytest.approx(0.4)
+    pooler = Pooler(SHOW_SERVERS=SERVERS, SHOW_DATABASES=DATABASES_NONE)
+    with pytest.raises(c.PauseFailed, match="PostgreSQL process 77"):
+        c.Console(pooler, clock=Time()).pause(timeout=5)
+    assert pooler.asked[-2:] == ["RESUME", "SHOW DATABASES"]
+
+
+def test_what_the_pooler_refuses_pauses_nothing_but_a_lost_connection_may():
+    pooler = Pooler(PAUSE=Result(2, "", "ERROR:  no such database: x"))
+    with pytest.raises(c.ConsoleError, match="no such database"):
+        c.Console(pooler).pause("x")
+    assert pooler.asked == ['PAUSE "x"']
+    pooler = Pooler(PAUSE=Result(2, "", "server closed the connection unexpectedly"))
+    with pytest.raises(c.ConsoleError, match="closed"):
+        c.Console(pooler).pause("x")
+    assert pooler.asked == ['PAUSE "x"', 'RESUME "x"']
+
+
+def test_old_sessions_are_waited_for_without_the_command_that_breaks_pause():
+    old = "type,user,database,state,close_needed\nS,shop,shop,active,1\n"
+    pooler = Pooler(SHOW_SERVERS=[old, old.replace(",1", ",0")])
+    c.Console(pooler, clock=Time()).wait_close()
+    assert pooler.asked == ["SHOW SERVERS", "SHOW SERVERS"]
+    c.Console(Pooler(SHOW_SERVERS=old), clock=Time()).wait_close("blog")
+    with pytest.raises(c.ConsoleTimeout, match="still in use after 3 s"):
+        c.Console(Pooler(SHOW_SERVERS=old), clock=Time()).wait_close("shop", timeout=3)
 
 
 def test_a_second_pause_is_none_but_one_under_way_is_refused():

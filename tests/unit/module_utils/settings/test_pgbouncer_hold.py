@@ -34,7 +34,7 @@ class Pooler(Runner):
                 self.log += ["disarm"] if self.armed else []
                 self.armed = False
             return Result(0 if self.armed else 3, "", "")
-        return self.console(argv[-1])
+        return self.console(argv[argv.index("-c") + 1])
 
     def console(self, sql):
         if sql == "PAUSE":
