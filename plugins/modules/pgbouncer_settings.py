@@ -37,7 +37,10 @@ options:
     suboptions:
       name: {description: Name of the role., type: str, required: true}
       password: {description: Password or SCRAM verifier., type: str}
-      settings: {description: Keys of C([users]) such as C(pool_mode) and C(max_user_connections)., type: dict, default: {}}
+      settings:
+        description: Keys of C([users]) such as C(pool_mode) and C(max_user_connections).
+        type: dict
+        default: {}
   listen:
     description: Addresses to listen on. One that is not there yet at boot is waited for.
     type: list
