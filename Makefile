@@ -60,7 +60,7 @@ bench-verdict: $(VENV)/.made ## How often verdicts on live traffic are wrong, by
 	@python -m tests.bench.verdict $(ARGS)
 
 .PHONY: bench-data
-bench-data: $(VENV)/.made ## Settings in one task beside a loop; restarts of the database under load
+bench-data: $(VENV)/.made ## Settings in one task beside a loop; restarts under load; many clients of the pooler
 	@python -m tests.bench.data $(ARGS)
 
 .PHONY: bench-plan

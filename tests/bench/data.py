@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The database's settings and restarts beside other ways, in one run: `python -m tests.bench.data`.
+"""Settings and restarts of a database beside other ways, many clients of its pooler, in one run: `python -m tests.bench.data`.
 
 See README.md in this folder. A further part is one more function in PARTS.
 """
@@ -229,7 +229,27 @@ def restart(place: Place, options: argparse.Namespace) -> Part:
     return part
 
 
-PARTS: dict[str, Callable[[Place, argparse.Namespace], Part]] = {"settings": settings, "restart": restart}
+def connections(place: Place, options: argparse.Namespace) -> Part:
+    """Clients connected all at once through the pooler, each answered."""
+    part = Part(lines=["| clients at once | connected | answered | connecting s | answering s |", "|---|---|---|---|---|"])
+    place.on("sh", "-c", "cat >/tmp/clients.py", data=(ROOT / "tests/bench/clients.py").read_text(encoding="utf-8"))
+    for count in options.connections:
+        argv = f"python3 /tmp/clients.py --user=bench --database=bench --count={count} || true"
+        with step(f"{count} clients at once"):
+            told = json.loads(place.on("sh", "-c", argv, data=f"{PASSWORD}\n", timeout=600))
+        part.figures[str(count)] = told
+        seconds = f"{told['connect_seconds']:.2f} | {told['answer_seconds']:.2f}"
+        part.lines.append(f"| {count} | {told['connected']} | {told['answered']} | {seconds} |")
+        part.goals.append((f"{count} clients connected at once and answered", told["connected"] == told["answered"] == count))
+    part.decisive = all(met for _goal, met in part.goals)
+    return part
+
+
+PARTS: dict[str, Callable[[Place, argparse.Namespace], Part]] = {
+    "settings": settings,
+    "restart": restart,
+    "connections": connections,
+}
 
 
 def show(part: Part) -> None:
@@ -283,6 +303,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds of settings (default 3)")
     parser.add_argument("--restarts", type=int, default=10, metavar="N", help="restarts in our way for each load (default 10)")
     parser.add_argument("--clients", type=_numbers, default=[40, 500], metavar="N,…", help="loads (default 40,500)")
+    parser.add_argument("--connections", type=_numbers, default=[1000, 5000], metavar="N,…", help="at once (default 1000,5000)")
     parser.add_argument("--image", default="debian13", help="image of the host (default debian13)")
     parser.add_argument("--keep", action="store_true", help="leave the host up")
     parser.add_argument("--reuse", action="store_true", help="measure on a host that an earlier run left up")
