@@ -124,6 +124,10 @@ version:
   description: Version of pgbouncer; empty when there is none.
   type: str
   returned: success
+files_changed:
+  description: Paths that were, or in check mode would be, changed.
+  type: list
+  returned: success
 actions:
   description: What was done to the unit and the process, in order.
   type: list
@@ -208,6 +212,7 @@ def main() -> None:
     result = {"version": done.version, "reloaded": bool(done.converged.reloaded), "restarted": done.restarted}
     result |= {"clients_closed": done.clients, "pending_restart": list(done.pending), "mismatches": list(done.mismatches)}
     result |= {"actions": [*([done.raised] if done.raised else []), *done.converged.actions], "diff": done.converged.diff()}
+    result["files_changed"] = [str(change.path) for change in done.converged.changes]
     if done.mismatches and not module.check_mode:
         lines = "\n".join(f"- {line}" for line in done.mismatches)
         module.fail_json(
