@@ -35,7 +35,7 @@ POLICIES = ("now", "idle", "never")
 UNITS = Path("/etc/systemd/system")
 CAP_SYS_RESOURCE = 24
 PAUSE_DEADLINE = 15.0  # seconds for running transactions to end before a restart
-RESUME_AFTER = 120.0  # seconds after which a pooler goes on by itself if nobody is left to let it
+RESUME_AFTER = 60.0  # seconds after which a pooler goes on by itself if nobody is left to let it
 
 
 class PoolerError(Exception):

@@ -82,6 +82,8 @@ class Host:
                 return answer
         if words == "/usr/sbin/pgbouncer --version":
             return Result(0, f"PgBouncer {self.version}\n", "") if self.version else Result(127, "", "")
+        if "is-active" in words:
+            return Result(3, "", "")
         if "MainPID" in words:
             return Result(0, "42\n", "")
         if words.startswith("ip "):
