@@ -33,6 +33,11 @@ options:
     type: str
     choices: ["auto", "true", "false"]
     default: auto
+  optional:
+    description: Keys of O(settings) that this kernel need not have. They are left out where it does not.
+    type: list
+    elements: str
+    default: []
   strict:
     description:
       - Whether a setting that this kernel does not have, or that a file read later at boot sets differently, is an error.
@@ -98,12 +103,15 @@ def main() -> None:
             "settings": {"type": "dict", "required": True},
             "live": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
             "strict": {"type": "bool", "default": True},
+            "optional": {"type": "list", "elements": "str", "default": []},
             "router": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
         },
         supports_check_mode=True,
     )
     given = module.params
-    declared = sysctl.Declared(Path(given["path"]), given["settings"], given["live"], given["strict"], given["router"])
+    declared = sysctl.Declared(
+        Path(given["path"]), given["settings"], given["live"], given["strict"], given["router"], given["optional"]
+    )
     try:
         done = sysctl.Sysctl(Runner()).run(declared, module.check_mode)
     except (sysctl.SysctlError, OSError) as error:

@@ -24,6 +24,8 @@ SHARED = "# belongs to the machine below this container: "
 FOLDERS = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d")
 """In order of precedence: a file of the same name in an earlier folder hides the later one (sysctl.d(5))."""
 FORWARD = "net.ipv4.ip_forward"
+ONE_WAY = ("kernel.unprivileged_bpf_disabled", "kernel.kexec_load_disabled", "kernel.modules_disabled")
+"""What the kernel only ever tightens: their old values come back with the next start."""
 DOCKER = ("usr/bin/dockerd", "usr/local/bin/dockerd", "sys/class/net/docker0")
 
 
@@ -37,6 +39,7 @@ class Declared:
 
     `live`: write to the running kernel as well: `true`, `false`, or `auto` (in a container only what belongs to its own
     network namespace). `strict`: keys that this kernel does not have and keys that a later file overrides are errors.
+    `optional`: keys that this kernel need not have, such as those of IPv6 where it is off; they are left out there.
     `router`: `true` adds forwarding, `false` lets it be switched off, `auto` refuses to switch it off under Docker.
     """
 
@@ -45,6 +48,7 @@ class Declared:
     live: str = "auto"
     strict: bool = True
     router: str = "auto"
+    optional: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,12 @@ class Sysctl:
         container = declared.live == "auto" and in_container(self.runner, self.root)
         forward = {FORWARD: "1"} if declared.router == "true" else {}
         given = {normal_key(key): normal(value) for key, value in declared.settings.items()}
-        wanted = dict(ordered({**forward, **given}))
+        extra = {normal_key(key) for key in declared.optional}
+        wanted = {
+            key: value
+            for key, value in ordered({**forward, **given})
+            if key not in extra or declared.live == "false" or container or self._node(key).exists()
+        }
         outcome = Outcome(file_before=disk.read_text(declared.path) or "")
         on_disk = parse(outcome.file_before.replace(SHARED, ""))
         before = self._memory()
@@ -194,6 +203,7 @@ class Sysctl:
             live = self.read(key)
             back = others.get(key, (before.get(key), ""))[0]
             write = live is not None and back is not None and back != live and writes_live(key, declared.live, container)
+            write = write and key not in ONE_WAY
             if key in on_disk or write:
                 outcome.changes.append(Change(key, on_disk.get(key), live, back if write else None, write))
         for key, value in wanted.items():
@@ -239,7 +249,8 @@ class Sysctl:
             for file in sorted((self.root / folder).glob("*.conf")):
                 files.setdefault(file.name, file)
         rows = [(files[name], name > path.name) for name in sorted(files) if files[name] != path and name != path.name]
-        if "ENABLED=yes" in (disk.read_text(self.root / "etc/ufw/ufw.conf") or ""):
+        asks = "IPT_SYSCTL=/" in (disk.read_text(self.root / "etc/default/ufw") or "IPT_SYSCTL=/")
+        if asks and "ENABLED=yes" in (disk.read_text(self.root / "etc/ufw/ufw.conf") or ""):
             rows.append((self.root / "etc/ufw/sysctl.conf", True))
         patterns: list[tuple[str, tuple[str, str]]] = []
         for file, later in rows:

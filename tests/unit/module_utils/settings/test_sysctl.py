@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
 from ansible_collections.slipway.server.plugins.module_utils.settings import sysctl as s
 from hypothesis import given
@@ -51,9 +53,9 @@ class Host:
         real = tool._put
 
         def put(key, value):
-            if key in self.refused and value != KERNEL[key]:
+            if key in self.refused and value != KERNEL.get(key):
                 raise OSError(22, "Invalid argument")
-            real(key, self.clamped.get(key, value) if value != KERNEL[key] else value)
+            real(key, self.clamped.get(key, value) if value != KERNEL.get(key) else value)
 
         tool._put = put
         return tool.run(s.Declared(self.path, settings, **more), check_mode)
@@ -236,3 +238,43 @@ def test_what_is_rendered_is_read_back(settings):
 )
 def test_spellings_of_a_key(spelling, key):
     assert s.normal_key(spelling) == key
+
+
+def test_an_optional_key_is_left_out_where_the_kernel_lacks_it(host):
+    wanted = {"net.core.somaxconn": 4096, "net.ipv6.conf.all.accept_redirects": 0}
+    done = host.run(wanted, optional=["net.ipv6.conf.all.accept_redirects"])
+    assert done.missing == []
+    assert "ipv6" not in host.path.read_text()
+    assert not host.run(wanted, optional=["net.ipv6.conf.all.accept_redirects"]).changed
+    with pytest.raises(s.SysctlError, match="no such setting"):
+        host.run(wanted)
+
+
+def test_what_the_kernel_only_tightens_goes_from_the_file_alone(host):
+    host.write("proc/sys/kernel/unprivileged_bpf_disabled", "2\n")
+    host.run({"kernel.unprivileged_bpf_disabled": 1})
+    host.run({})
+    assert not host.path.exists()
+    assert host.live("kernel.unprivileged_bpf_disabled") == "1"
+    assert not host.run({}).changed
+
+
+def test_the_hardening_profile_leaves_forwarding_to_docker(host):
+    profile = yaml.safe_load((Path(__file__).parents[4] / "roles/kernel/vars/main.yml").read_text())["__kernel_hardening"]
+    assert not [key for key in profile if "forward" in key or "accept_ra" in key]
+    host.write("usr/bin/dockerd", "")
+    for key in profile:
+        if not (host.root / "proc/sys" / key.replace(".", "/")).exists():
+            host.write("proc/sys/" + key.replace(".", "/"), "9\n")
+    host.run(profile, optional=list(profile))
+    assert host.live("net.ipv4.ip_forward") == "1"
+    assert host.live("net.ipv4.conf.all.rp_filter") == "1"
+
+
+def test_ufw_that_was_told_to_leave_the_kernel_alone_overrides_nothing(host):
+    host.write("etc/ufw/ufw.conf", "ENABLED=yes\n")
+    host.write("etc/ufw/sysctl.conf", "net/core/somaxconn=1\n")
+    with pytest.raises(s.SysctlError, match=r"etc/ufw/sysctl\.conf"):
+        host.run({"net.core.somaxconn": 4096})
+    host.write("etc/default/ufw", "IPT_SYSCTL=\n")
+    assert host.run({"net.core.somaxconn": 4096}).changed
