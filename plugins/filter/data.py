@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.slipway.server.plugins.module_utils.settings import postgresql
+from ansible_collections.slipway.server.plugins.module_utils.settings import postgresql, redis
 
 
 def postgresql_checks(settings: Mapping[str, Any], **options: Any) -> list[dict[str, Any]]:
@@ -16,9 +16,14 @@ def postgresql_checks(settings: Mapping[str, Any], **options: Any) -> list[dict[
     return postgresql.checks(settings, **options)
 
 
+def redis_checks(instances: Sequence[Mapping[str, Any]], users: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """What has to be read back from Redis."""
+    return redis.checks(redis.instances(instances), redis.users(users))
+
+
 class FilterModule:
     """Where Ansible finds the filters."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
-        return {"postgresql_checks": postgresql_checks}
+        return {"postgresql_checks": postgresql_checks, "redis_checks": redis_checks}

@@ -33,6 +33,9 @@ options:
       - C(http) takes O(checks[].url), O(checks[].status), O(checks[].headers), O(checks[].host), O(checks[].connect),
         O(checks[].ca), O(checks[].insecure), O(checks[].certificate), O(checks[].connections), O(checks[].refused).
       - C(reach) takes O(checks[].address), O(checks[].port) and O(checks[].closed), and connects from the host of the task.
+      - C(redis) takes O(checks[].what), O(checks[].socket) or O(checks[].address) and O(checks[].port), with O(checks[].tls) and
+        O(checks[].ca), logs in as O(checks[].user) with O(checks[].input) or O(checks[].password_file), and compares
+        O(checks[].config) with CONFIG GET and O(checks[].acl) with ACL LIST.
     type: list
     elements: dict
     required: true
@@ -41,7 +44,7 @@ options:
         description: What is compared.
         type: str
         required: true
-        choices: [sysctl, limit, unit, listen, command, file, http, reach]
+        choices: [sysctl, limit, unit, listen, command, file, http, reach, redis]
       key: {description: Name of a kernel setting., type: str}
       value: {description: Declared value., type: str}
       live:
@@ -49,6 +52,7 @@ options:
         type: str
         choices: ["auto", "true", "false"]
         default: "true"
+      optional: {description: Whether the kernel need not have the setting., type: bool, default: false}
       unit: {description: A systemd unit., type: str}
       process: {description: Name of a process where there is no unit., type: str}
       name: {description: Name of a limit, type: str, choices: [nofile, nproc, core, memlock]}
@@ -79,6 +83,12 @@ options:
       ca: {description: Certificate authority file., type: path}
       insecure: {description: Whether any certificate is accepted., type: bool, default: false}
       certificate: {description: PEM file whose first certificate has to be the one that is shown., type: path}
+      socket: {description: A unix socket., type: path}
+      user: {description: Who logs in., type: str}
+      password_file: {description: File that holds the password., type: path}
+      tls: {description: Whether TLS is spoken., type: bool, default: false}
+      config: {description: Directives and their values., type: dict}
+      acl: {description: Users and their rules., type: dict}
       connections: {description: Number of new connections that must all give this answer., type: int, default: 1}
       refused: {description: Whether there must be no answer., type: bool, default: false}
       timeout: {description: Seconds., type: float, default: 10}

@@ -15,7 +15,7 @@ import os
 import pwd
 import shlex
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -306,10 +306,18 @@ def parse_units(listing: str) -> dict[str, UnitState]:
 class Converger:
     """Brings a host to a Transaction."""
 
-    def __init__(self, runner: Runner, clock: Optional[Clock] = None, markers: Path = MARKERS) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        clock: Optional[Clock] = None,
+        markers: Path = MARKERS,
+        applied: Optional[Callable[[], None]] = None,
+    ) -> None:
+        """`applied` tells a running server of new files, and again when the old ones are back."""
         self.runner = runner
         self.clock = clock or Clock()
         self.markers = markers
+        self.applied = applied or (lambda: None)
 
     def run(self, transaction: Transaction, check_mode: bool = False) -> Outcome:
         """Do what is needed and say what was done; raises ConvergeError after having restored the old state.
@@ -354,6 +362,7 @@ class Converger:
                 self.runner.must(["systemctl", "daemon-reload"])
             if outcome.changed:
                 self._commands("applying", transaction.apply)
+                self.applied()
             self._units(transaction, effects, outcome, check_mode=False)
             if outcome.changed:
                 outcome.seen = self._check(transaction)
@@ -505,6 +514,8 @@ class Converger:
             put(change.path, change.before)
         if self._touches_units(swapped):
             self.runner.run(["systemctl", "daemon-reload"])
+        with contextlib.suppress(Exception):
+            self.applied()
         for verb, name in retired:
             self.runner.run(["systemctl", verb, "--", name])
         states = self._states(transaction.units)

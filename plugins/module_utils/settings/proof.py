@@ -7,7 +7,7 @@ from typing import Any
 
 from .readback import Seen
 
-KINDS = ["sysctl", "limit", "unit", "listen", "command", "file", "http", "reach"]
+KINDS = ["sysctl", "limit", "unit", "listen", "command", "file", "http", "reach", "redis"]
 TEXTS: tuple[str, ...] = (
     "key",
     "value",
@@ -22,11 +22,12 @@ TEXTS: tuple[str, ...] = (
     "owner",
     "group",
 )
-TEXTS += ("url", "host", "connect", "children")
+TEXTS += ("url", "host", "connect", "children", "user")
 CHECK: dict[str, Any] = {
     "kind": {"type": "str", "required": True, "choices": KINDS},
     "name": {"type": "str", "choices": ["nofile", "nproc", "core", "memlock"]},
     "live": {"type": "str", "choices": ["auto", "true", "false"], "default": "true"},
+    "optional": {"type": "bool", "default": False},
     "at_least": {"type": "bool", "default": True},
     "properties": {"type": "dict"},
     "headers": {"type": "dict"},
@@ -42,6 +43,11 @@ CHECK: dict[str, Any] = {
     "insecure": {"type": "bool", "default": False},
     "path": {"type": "path"},
     "ca": {"type": "path"},
+    "socket": {"type": "path"},
+    "password_file": {"type": "path", "no_log": False},
+    "tls": {"type": "bool", "default": False},
+    "config": {"type": "dict"},
+    "acl": {"type": "dict"},
     "certificate": {"type": "path"},
     "connections": {"type": "int", "default": 1},
     "refused": {"type": "bool", "default": False},
@@ -56,6 +62,7 @@ NEEDS = [
     ("kind", "file", ["path"]),
     ("kind", "http", ["url"]),
     ("kind", "reach", ["address", "port"]),
+    ("kind", "redis", ["what"]),
 ]
 OPTION: dict[str, Any] = {"type": "list", "elements": "dict", "default": [], "options": CHECK, "required_if": NEEDS}
 """Argument specification of a list of checks."""

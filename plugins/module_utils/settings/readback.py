@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ..host.runner import Runner
+from . import redis_client
 from .sysctl import in_container, normal, normal_key, reachable, writes_live
 
 LIMIT_NAMES = {
@@ -74,6 +75,7 @@ class Reader:
             "file": self._file,
             "http": self._http,
             "reach": self._reach,
+            "redis": self._redis,
         }
 
     def read(self, checks: Iterable[Mapping[str, Any]]) -> list[Mismatch]:
@@ -90,6 +92,8 @@ class Reader:
             return
         path = self.proc / "sys" / key.translate(str.maketrans("./", "/."))
         if live == "auto" and self.container and not reachable(path):
+            return
+        if check.get("optional") and not path.exists():
             return
         try:
             effective = normal(path.read_text(encoding="ascii"))
@@ -256,6 +260,9 @@ class Reader:
         if reached is closed:
             remedy = "Something opened this port past the firewall." if closed else "See the firewall and the service there."
             yield Mismatch(f"port {port} of {address} from here", "closed" if closed else "open", found, remedy)
+
+    def _redis(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        return [Mismatch(*row) for row in redis_client.look(check)]
 
     def _http(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         for _number in range(int(check.get("connections", 1))):

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bringing Redis instances of a host to what is declared: tried on the real binary, changed live, restarted where it must be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import ssl
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from ..health.wire import Place
+from ..host import files as disk
+from ..host.runner import CommandFailed, Runner
+from . import redis
+from .converge import ConvergeError, Converger, DirectorySpec, FileSpec, Outcome, Transaction, UnitSpec, plan
+from .readback import look
+from .redis import ADMIN, Instance, User
+from .redis_client import Client, RedisError
+
+PACKAGED = "redis-server.service"
+BINARY = "/usr/bin/redis-server"
+
+
+class RedisFailed(Exception):
+    """Redis cannot be what was declared; the message names every reason and the state that the host is in."""
+
+
+@dataclass
+class Done:
+    """What was, or in check mode would be, done."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    live: dict[str, list[str]] = field(default_factory=dict)
+    restarted: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """True when a file, a unit or a running server differs."""
+        return any(outcome.changed for outcome in self.outcomes) or any(self.live.values())
+
+
+class Server:
+    """All instances of one host."""
+
+    def __init__(self, runner: Runner, converger: Optional[Converger] = None) -> None:
+        self.runner = runner
+        self.converger = converger or Converger(runner)
+        self.password = (disk.read_text(Path(redis.ADMIN_FILE)) or "").strip()
+
+    def run(self, declared: Sequence[Instance], logins: Sequence[User], check_mode: bool = False) -> Done:
+        """Raises RedisFailed before anything is changed, or ConvergeError with the old state back."""
+        found = redis.problems(declared, logins)
+        installed = Path(BINARY).exists()
+        trials: dict[str, dict[str, str]] = {}
+        password = self.password or secrets.token_hex(24)
+        for one in declared if not found and installed else ():
+            # In check mode it may not have been made yet.
+            found += [] if check_mode and not Path(one.certificate).exists() else self._certificate(one)
+            try:
+                trials[one.name] = self._trial(one, logins, password)
+            except RedisFailed as error:
+                found.append(f"redis_instances {one.name}: {error}")
+        if found:
+            raise RedisFailed("Redis: nothing was changed:\n" + "\n".join(f"- {line}" for line in found))
+        done = Done()
+        if not check_mode and not self.password:
+            disk.make_directories(Path(redis.ADMIN_FILE).parent, 0o700)
+            disk.atomic_write(Path(redis.ADMIN_FILE), password + "\n", 0o600)
+            self.password = password
+        self._refuse_data_of_the_packaged_one()
+        done.outcomes.append(self.converger.run(self._host(declared), check_mode))
+        for one in declared:
+            self._instance(one, logins, trials.get(one.name, {}), password, check_mode, done)
+        return done
+
+    def _admin(self, one: Instance) -> Client:
+        return Client(Place(one.socket, unix=True), ADMIN, self.password)
+
+    def _certificate(self, one: Instance) -> list[str]:
+        if not one.certificate:
+            return []
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(one.certificate, one.key)
+        except (OSError, ssl.SSLError) as error:
+            return [f"redis_instances {one.name}: {one.certificate} and {one.key} cannot be used together: {error}"]
+        return []
+
+    def _trial(self, one: Instance, logins: Sequence[User], password: str) -> dict[str, str]:
+        """Start the server with this configuration, without network and data, and read what it makes of it."""
+        account = pwd.getpwnam("redis")
+        folder = Path(tempfile.mkdtemp(prefix="slipway-redis-", dir="/run"))
+        try:
+            config, acl, socket = folder / "redis.conf", folder / "users.acl", folder / "s"
+            disk.atomic_write(config, redis.render(one, redis.TRIAL), 0o600)
+            disk.atomic_write(acl, redis.render_acl(redis.rules(one.name, logins, password)), 0o600)
+            for path in (folder, config, acl):
+                os.chown(path, account.pw_uid, account.pw_gid)
+            argv = ["runuser", "-u", "redis", "--", BINARY, str(config), "--port", "0", "--unixsocket", str(socket)]
+            argv += ["--dir", str(folder), "--aclfile", str(acl), "--logfile", str(folder / "log")]
+            argv += ["--pidfile", str(folder / "pid"), "--daemonize", "yes"]
+            result = self.runner.run(argv, timeout=20)
+            if not result.ok:
+                raise RedisFailed("the server says " + _words(result.text() + (disk.read_text(folder / "log") or "")))
+            try:
+                until = time.monotonic() + 10
+                while not socket.exists() and time.monotonic() < until:
+                    time.sleep(0.02)
+                with Client(Place(str(socket), unix=True), ADMIN, password) as client:
+                    found = client.config()
+                    # It ends without an answer.
+                    with contextlib.suppress(OSError):
+                        client.ask("SHUTDOWN", "NOSAVE")
+            except (OSError, RedisError) as error:
+                log = disk.read_text(folder / "log") or str(error)
+                raise RedisFailed("the server says " + _words(log)) from None
+            return {**{name: value for name, value in found.items() if name not in redis.TRIAL}, **redis.directives(one)}
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _refuse_data_of_the_packaged_one(self) -> None:
+        """The package's own instance goes; one that somebody uses is left alone."""
+        if self.runner.run(["systemctl", "is-active", "--quiet", PACKAGED]).ok:
+            try:
+                with Client(Place("127.0.0.1", 6379)) as client:
+                    used = bool([name for name in client.info("keyspace") if name.startswith("db")])
+            except OSError:
+                used = False
+            except RedisError:
+                used = True
+            if used:
+                raise RedisFailed(
+                    f"{PACKAGED} is in use: it holds keys or asks for a password, and this role would stop it."
+                    f" Move its data to a declared instance and empty it, or run `systemctl disable --now {PACKAGED}`"
+                )
+
+    def _host(self, declared: Sequence[Instance]) -> Transaction:
+        """The package's instance and those that are no longer declared stop; their data stays."""
+        kept = {one.config for one in declared}
+        gone = [
+            Instance(path.name[len("redis-") : -len(".conf")], "cache", 0, 0)
+            for path in sorted(Path(redis.FOLDER).glob("redis-*.conf"))
+            if str(path) not in kept and (disk.read_text(path) or "").startswith(redis.HEADER)
+        ]
+        paths = [path for one in gone for path in (one.config, one.acl, one.drop_in, *one.tls)]
+        return Transaction(
+            name="redis",
+            files=tuple(FileSpec(Path(path), None, effect="none", secret=True) for path in paths),
+            units=tuple(UnitSpec(unit, False, "stopped") for unit in (PACKAGED, *(one.unit for one in gone))),
+        )
+
+    def _files(self, one: Instance, logins: Sequence[User], password: str, restart: bool) -> tuple[FileSpec, ...]:
+        effect = "restart" if restart else "none"
+        acl = redis.render_acl(redis.rules(one.name, logins, password))
+        found = [
+            FileSpec(Path(one.config), redis.render(one), "root", "redis", 0o640, effect=effect),
+            FileSpec(Path(one.acl), acl, "root", "redis", 0o640, effect=effect, secret=True),
+            FileSpec(Path(one.drop_in), redis.render_unit(one), effect="restart"),
+        ]
+        for path, source in zip(one.tls, (one.certificate, one.key)):
+            content = disk.read_text(Path(source)) if source else None
+            if content is not None or not source:
+                found.append(FileSpec(Path(path), content, "root", "redis", 0o640, effect=effect, secret=True))
+        return tuple(found)
+
+    def _instance(
+        self, one: Instance, logins: Sequence[User], wanted: dict[str, str], password: str, check_mode: bool, done: Done
+    ) -> None:
+        live: dict[str, str] = {}
+        with contextlib.suppress(OSError, RedisError), self._admin(one) as client:
+            live = client.config()
+        differs = {name: value for name, value, have in redis.config_mismatches(wanted, live) if have is not None} if live else {}
+        before = {name: live[name] for name in differs if name in live}
+        unit = UnitSpec(one.unit, True, "started")
+        checks = tuple(redis.checks([one], logins))
+        directory = DirectorySpec(Path(f"{redis.DATA}/{one.name}"), "redis", "redis", 0o750)
+
+        def transaction(restart: bool) -> Transaction:
+            files = self._files(one, logins, password, restart)
+            return Transaction(f"redis-{one.name}", (directory,), files, units=(unit,), readback=checks)
+
+        if check_mode:
+            done.live[one.name] = sorted(differs)
+            done.outcomes.append(Converger(self.runner).run(transaction(False), True))
+            return
+        changes = plan(transaction(False)) if live else []
+        certificate = any(str(change.path) in one.tls for change in changes)
+        users = any(str(change.path) == one.acl for change in changes)
+        # Users that somebody changed by hand: the file says what they are.
+        astray = bool(live) and not users and any(_of_users(line) for line in look(self.runner, checks).mismatches)
+        set_live = self._set(one, differs)
+        left = set(differs) - set(set_live)
+        restart = not live or bool(left) or any(change.effect == "restart" for change in changes)
+        if live and restart:
+            self._safe_to_restart(one)
+        converger = Converger(self.runner, applied=lambda: self._reload(one, users or astray, certificate) if live else None)
+        try:
+            outcome = converger.run(transaction(restart))
+            if left and not outcome.restarted:
+                self.runner.must(["systemctl", "restart", "--", one.unit])
+                outcome.restarted.append(one.unit)
+                outcome.actions.append(f"restart {one.unit}")
+            if astray:
+                self._reload(one, users=True, certificate=False)
+                set_live["users"] = ""
+            self._prove(one, checks)
+        except (ConvergeError, CommandFailed, OSError, RedisError) as error:
+            self._set(one, {name: before[name] for name in set_live if name in before})
+            raise error if isinstance(error, ConvergeError) else ConvergeError(f"redis-{one.name}: {error}") from error
+        done.outcomes.append(outcome)
+        done.live[one.name] = sorted(set_live)
+        done.restarted += outcome.restarted
+        overcommit = (disk.read_text(Path("/proc/sys/vm/overcommit_memory")) or "1").strip()
+        if one.purpose != "cache" and overcommit == "2":
+            done.warnings.append(f"{one.unit}: vm.overcommit_memory is 2, so the fork that saves may be refused; set 1, or 0")
+
+    def _prove(self, one: Instance, checks: Sequence[Mapping[str, Any]]) -> None:
+        seen = look(self.runner, checks)
+        if seen.mismatches:
+            raise ConvergeError(f"redis-{one.name}: {seen}")
+
+    def _set(self, one: Instance, values: dict[str, str]) -> dict[str, str]:
+        """CONFIG SET all of `values` in one step, or else each that the running server takes; returns what it took."""
+        if not values:
+            return {}
+        taken: dict[str, str] = {}
+        with contextlib.suppress(OSError), self._admin(one) as client:
+            try:
+                client.ask("CONFIG", "SET", *(word for pair in values.items() for word in pair))
+                return dict(values)
+            except RedisError:
+                pass
+            for name, value in values.items():
+                with contextlib.suppress(RedisError):
+                    client.ask("CONFIG", "SET", name, value)
+                    taken[name] = value
+        return taken
+
+    def _reload(self, one: Instance, users: bool, certificate: bool) -> None:
+        with self._admin(one) as client:
+            if users:
+                client.ask("ACL", "LOAD")
+            if certificate and one.certificate:
+                client.ask("CONFIG", "SET", "tls-cert-file", one.tls[0], "tls-key-file", one.tls[1])
+
+    def _safe_to_restart(self, one: Instance) -> None:
+        """Wait until all acknowledged data is on its way to disk; the server syncs the rest when it is asked to end."""
+        until = time.monotonic() + 60
+        while True:
+            with self._admin(one) as client:
+                state = client.info("persistence")
+            busy = "1" in (state.get("aof_rewrite_in_progress"), state.get("aof_rewrite_scheduled"))
+            failed = state.get("aof_enabled") == "1" and "err" in (
+                state.get("aof_last_write_status"),
+                state.get("aof_last_bgrewrite_status"),
+            )
+            if not busy and not failed:
+                return
+            if failed or time.monotonic() > until:
+                why = "its last write to the append-only file failed" if failed else "it still rewrites its append-only file"
+                raise ConvergeError(
+                    f"{one.unit} has to be restarted, and {why}, so that acknowledged data could be lost."
+                    f" See `journalctl -u {one.unit}`; nothing was changed"
+                )
+            time.sleep(0.3)
+
+
+def _of_users(mismatch: str) -> bool:
+    return ": users" in mismatch or mismatch.startswith("login of")
+
+
+def _words(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    told = [
+        line
+        for line in lines
+        if any(word in line for word in ("***", ">>>", "FATAL", "Bad ", "Error", "rror:", "argument", "must", "nvalid"))
+    ]
+    return " ".join(told[:6] or lines[-3:] or ["nothing"])[:600]
