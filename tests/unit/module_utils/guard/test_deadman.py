@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
 import pytest
-from ansible_collections.slipway.server.plugins.module_utils.guard.deadman import ArmingFailed, Timer
+from ansible_collections.slipway.server.plugins.module_utils.guard.deadman import ArmingFailed, Timer, sheltered
 from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
 
@@ -63,3 +65,13 @@ def test_disarm_leaves_the_running_command_alone() -> None:
     timer.cancel()
     assert bus.calls[-1] == ["systemctl", "stop", "t.timer", "t.service"]
     assert timer.armed()
+
+
+def test_a_command_that_a_daemon_reload_would_break_is_packed_up() -> None:
+    plain = ["/usr/local/sbin/slipway", "recover", "shop", 'RESUME "shop"']
+    assert sheltered(plain) == plain
+    script = ["/bin/sh", "-c", "x='a b'; [ \"$x\" = 'a b' ] && echo \"it's $x\"; exit 3"]
+    packed = sheltered(script)
+    assert not set("$;'`&|\\") & set("".join(packed))
+    done = subprocess.run([sys.executable, *packed[1:]], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "it's a b\n")
