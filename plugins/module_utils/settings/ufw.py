@@ -9,7 +9,6 @@ leaves that rule, and the next run finds the rest undone, because it compares wi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Optional
 
 from ..host import files as disk
 from ..host.runner import CommandFailed, Runner
+from ..host.session import ancestors as ancestors
 from . import ufw_compile as compiler
 from . import ufw_kernel as kernel
 from .ufw_model import Firewall, Session
@@ -63,19 +63,6 @@ def session_of(environments: Iterable[Mapping[str, str]]) -> Session:
         if len(parts) == 4 and parts[3].isdigit():
             return Session(parts[0], int(parts[3]))
     return Session()
-
-
-def ancestors(proc: Path = Path("/proc"), pid: Optional[int] = None) -> Iterable[Mapping[str, str]]:
-    """The environments of this process and those above it: sudo takes SSH_CONNECTION away, its parents still have it."""
-    current = pid or os.getpid()
-    while current > 1:
-        try:
-            entries = (proc / str(current) / "environ").read_bytes().decode(errors="replace").split("\0")
-            stat = (proc / str(current) / "stat").read_text(encoding="ascii", errors="replace")
-        except OSError:
-            return
-        yield dict(entry.split("=", 1) for entry in entries if "=" in entry)
-        current = int(stat.rpartition(")")[2].split()[1])
 
 
 def wanted_files(firewall: Firewall, found: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A change that waits for its confirmation: what it is, and the way back, on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from ..host import files as disk
+from ..host.clock import Clock
+from ..host.runner import Runner
+from . import saved as snapshot
+from .deadman import Timer
+from .saved import Saved
+
+STATE = "var/lib/slipway/guard"
+PROGRAM = "/usr/lib/slipway-guard/guard"
+TRIES = 6
+PAUSE = 3.0
+"""How often, and after how many seconds, the commands that make old bytes effective are tried again."""
+
+
+class GuardError(Exception):
+    """The change cannot be armed or confirmed; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One armed change. `until` is on the monotonic clock of this boot; no record outlives a restart of the host."""
+
+    name: str
+    txn: str
+    owner: str
+    saved: tuple[Saved, ...]
+    back: tuple[tuple[str, ...], ...]
+    until: float
+    at: float
+
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps({**asdict(self), "saved": [item.as_dict() for item in self.saved]}, indent=1) + "\n"
+
+
+def parse(text: str) -> Record:
+    """The opposite of `Record.text`; raises ValueError, KeyError or TypeError."""
+    data = json.loads(text)
+    saved = tuple(snapshot.from_dict(item) for item in data["saved"])
+    return Record(**{**data, "saved": saved, "back": tuple(tuple(argv) for argv in data["back"])})
+
+
+class Guard:
+    """The guard of one thing, `name`, on this host; `root` is / except in tests."""
+
+    def __init__(self, name: str, runner: Runner, clock: Optional[Clock] = None, root: Path = Path("/")) -> None:
+        if not name or name.strip("abcdefghijklmnopqrstuvwxyz0123456789_-"):
+            raise GuardError(f"`{name}` is no name of a guard: write small letters, digits, - and _")
+        self.name = name
+        self.runner = runner
+        self.clock = clock or Clock()
+        self.all = root / STATE
+        self.folder = self.all / name
+        self.timer = Timer(runner, self.clock, f"slipway-guard-{name}")
+
+    def record(self) -> Optional[Record]:
+        """The change that is armed now."""
+        text = disk.read_text(self.folder / "record.json")
+        if text is None:
+            return None
+        try:
+            return parse(text)
+        except (ValueError, KeyError, TypeError) as error:
+            raise GuardError(f"{self.folder}/record.json cannot be read ({error}); look at it, then move it away") from error
+
+    def last(self) -> dict[str, Any]:
+        """How the change before ended; empty when there was none."""
+        try:
+            return dict(json.loads(disk.read_text(self.folder / "last.json") or "{}"))
+        except ValueError:
+            return {}
+
+    def left(self, record: Record) -> float:
+        """Seconds until the change takes itself back."""
+        return max(0.0, record.until - self.clock.monotonic())
+
+    def arm(
+        self, txn: str, paths: Sequence[Path], back: Sequence[Sequence[str]], seconds: float, owner: str = ""
+    ) -> Record:
+        """Save what stands at `paths` and set the timer that puts it back and then runs `back`; nothing else is changed.
+
+        Raises GuardError when the same thing or one of the paths is guarded already, ArmingFailed, OSError.
+        """
+        disk.make_directories(self.all.parent)
+        disk.make_directories(self.all, 0o700)
+        with _locked(self.all):
+            self._refuse_second(paths)
+            shutil.rmtree(self.folder / "saved", ignore_errors=True)
+            disk.make_directories(self.folder, 0o700)
+            with _locked(self.folder):
+                saved = tuple(snapshot.save(paths, self.folder / "saved"))
+                now = self.clock.monotonic()
+                record = Record(self.name, txn, owner, saved, tuple(map(tuple, back)), now + seconds, self.clock.now())
+                # A timer without a record does nothing; a record without a timer would stand until the next restart.
+                command = [PROGRAM, "revert", self.name, "--txn", txn, "--reason", f"not confirmed within {seconds:g} s"]
+                self.timer.arm(seconds, command, f"Take the change of {self.name} back unless it is confirmed", insist=True)
+                disk.atomic_write(self.folder / "record.json", record.text(), 0o600)
+                return record
+
+    def _refuse_second(self, paths: Sequence[Path]) -> None:
+        for name in names(self.all):
+            other = Guard(name, self.runner, self.clock)
+            other.all, other.folder = self.all, self.all / name
+            record = other.record()
+            if record is None:
+                continue
+            shared = sorted({item.path for item in record.saved} & set(map(str, paths)))
+            if name == self.name or shared:
+                what = f"change {record.txn} of {name}" + (f", which holds {', '.join(shared)}," if shared else "")
+                raise GuardError(
+                    f"{what} by {record.owner or 'somebody'} is not confirmed yet; it takes itself back in {other.left(record):.0f} s. "
+                    f"Wait, or end it on the host: `slipway guard confirm {name}` or `slipway guard revert {name}`. Nothing was changed."
+                )
+
+    def confirm(self, txn: str = "") -> Record:
+        """Make the armed change final; raises GuardError when there is none, or another one."""
+        disk.make_directories(self.folder, 0o700)
+        with _locked(self.folder):
+            record = self.record()
+            if record is None or txn not in ("", record.txn):
+                last = self.last()
+                ended = f" The last one, {last['txn']}, was {last['outcome']}: {last['reason']}." if last else ""
+                raise GuardError(f"no change {txn + ' ' if txn else ''}of {self.name} waits for a confirmation.{ended}")
+            self._end(record, "confirmed", "confirmed", [])
+        self.timer.disarm()
+        return record
+
+    def revert(self, txn: str = "", reason: str = "by hand", booting: bool = False) -> Optional[dict[str, Any]]:
+        """Put the old bytes back and make them effective; None when nothing is armed under this name (and `txn`).
+
+        While the host boots nothing runs yet that would have to be told. Raises GuardError when bytes could not be put back.
+        """
+        if not self.folder.is_dir():
+            return None
+        with _locked(self.folder):
+            record = self.record()
+            if record is None or txn not in ("", record.txn):
+                return None
+            faults = snapshot.restore(record.saved, self.folder / "saved")
+            if faults:
+                raise GuardError("; ".join(faults))
+            last = self._end(record, "reverted", reason, self._make_effective(record, booting))
+        self.timer.disarm()
+        return last
+
+    def _make_effective(self, record: Record, booting: bool) -> list[str]:
+        if booting:
+            self.runner.run(["systemctl", "daemon-reload"], timeout=60)
+            return []
+        waiting = list(record.back)
+        for attempt in range(TRIES):
+            if attempt:
+                self.clock.sleep(PAUSE)
+            waiting = [argv for argv in waiting if not self.runner.run(argv, timeout=60).ok]
+            if not waiting:
+                break
+        return [f"`{' '.join(argv)}` failed" for argv in waiting]
+
+    def _end(self, record: Record, outcome: str, reason: str, faults: list[str]) -> dict[str, Any]:
+        last = {
+            **{key: value for key, value in asdict(replace(record, saved=())).items() if key in ("name", "txn", "owner")},
+            "outcome": outcome,
+            "reason": reason,
+            "faults": faults,
+            "at": self.clock.now(),
+            "paths": [item.path for item in record.saved],
+        }
+        disk.atomic_write(self.folder / "last.json", json.dumps(last, indent=1) + "\n", 0o600)
+        disk.remove(self.folder / "record.json")  # from here on it has ended
+        shutil.rmtree(self.folder / "saved", ignore_errors=True)
+        return last
+
+
+def names(folder: Path) -> list[str]:
+    """Guards that `folder` knows of."""
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

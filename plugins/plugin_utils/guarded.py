@@ -1,0 +1,106 @@
+# Copyright: slipway.server contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's half of a guarded change: it becomes final only when a login that is new in every respect has seen it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Optional
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+GUARD = "slipway.server.guard"
+NEVER_SHARED = "-o ControlMaster=no -o ControlPath=none"
+"""ssh takes the first value of an option, so these stand before those of the inventory."""
+LONGEST = 20
+"""Seconds that one attempt to connect may take."""
+
+
+class GuardedAction(ActionBase):
+    """For action plugins whose module arms a change."""
+
+    def confirmed(self, result: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """`result` of a module that armed `result["guard"]`, after its confirmation; failed when the change was taken back."""
+        armed = result.get("guard") or {}
+        if not armed or result.get("failed"):
+            return result
+        which = {"name": armed["name"], "txn": armed["txn"]}
+        try:
+            for port in self._ports(armed, variables):
+                self._over_new_connection("status", which, variables, port)
+            said = self._over_new_connection("confirmed", which, variables, None)
+        except AnsibleError as error:
+            return {**result, **self._take_back(armed, str(error), variables)}
+        return {**result, "guard": {**armed, "outcome": said.get("outcome", "confirmed")}}
+
+    def confirm(self, arguments: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """Confirm what an earlier task armed."""
+        which = {key: arguments[key] for key in ("name", "txn") if arguments.get(key)}
+        try:
+            return self._over_new_connection("confirmed", which, variables, None)
+        except AnsibleError as error:
+            return self._take_back({"seconds": "the time it was armed for", **which}, str(error), variables)
+
+    def _ports(self, armed: Mapping[str, Any], variables: Mapping[str, Any]) -> Sequence[int]:
+        """The ports besides the connection's own that can be reached as they are: not through a forwarded port."""
+        own = self._option("port")
+        own = int(own) if own else 22
+        return [port for port in armed.get("ports", []) if port != own] if own == armed.get("session_port", 0) else []
+
+    def _over_new_connection(
+        self, state: str, which: Mapping[str, Any], variables: dict[str, Any], port: Optional[int]
+    ) -> dict[str, Any]:
+        with self._new_connection(port):
+            said: dict[str, Any] = self._execute_module(GUARD, {**which, "state": state}, task_vars=variables)
+        if said.get("failed"):
+            raise AnsibleError(str(said.get("msg") or said.get("module_stderr") or said))
+        return said
+
+    @contextlib.contextmanager
+    def _new_connection(self, port: Optional[int]) -> Iterator[None]:
+        """Within, every command of this task logs in anew; to `port` when one is given."""
+        if not self._is_ssh():
+            self._connection.reset()
+            yield
+            return
+        before = {name: self._option(name) for name in ("ssh_args", "port", "reconnection_retries", "timeout")}
+        args = f"{NEVER_SHARED} {before['ssh_args'] or ''}"
+        if port is not None:
+            # The host is known by the name of its old port.
+            old = int(before["port"] or 22)
+            host = self._option("host") or self._play_context.remote_addr
+            args = f"-o HostKeyAlias={host if old == 22 else f'[{host}]:{old}'} {args}"
+            self._connection.set_option("port", port)
+        self._connection.set_option("ssh_args", args)
+        self._connection.set_option("reconnection_retries", 0)
+        self._connection.set_option("timeout", min(int(before["timeout"] or LONGEST), LONGEST))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                self._connection.set_option(name, value)
+
+    def _option(self, name: str) -> Any:
+        try:
+            return self._connection.get_option(name)
+        except (KeyError, AnsibleError):
+            return None
+
+    def _is_ssh(self) -> bool:
+        return str(getattr(self._connection, "transport", "")) == "ssh"
+
+    def _take_back(self, armed: Mapping[str, Any], why: str, variables: dict[str, Any]) -> dict[str, Any]:
+        reason = f"no new connection could confirm it: {' '.join(why.split())}"
+        which = {key: armed[key] for key in ("name", "txn") if armed.get(key)}
+        try:
+            # The session that made the change is still there.
+            said = self._execute_module(GUARD, {**which, "state": "reverted", "reason": reason[:1500]}, task_vars=variables)
+            done = not said.get("failed")
+        except AnsibleError:
+            done = False
+        ended = "It was taken back, the old state is effective" if done else f"The host takes it back itself within {armed['seconds']} s"
+        text = f"The change of {armed['name']} was made and is well on the host, but {reason}.\n{ended}."
+        return {"failed": True, "changed": False, "msg": text, "guard": {**armed, "outcome": "reverted" if done else "waiting"}}
