@@ -126,7 +126,9 @@ def change(module: AnsibleModule, guard: armed.Guard) -> bool:
     record = guard.record()
     if state == "status":
         if params["txn"] and (record is None or record.txn != params["txn"]):
-            raise armed.GuardError(f"change {params['txn']} of {guard.name} waits no longer: {guard.last().get('reason', 'unknown')}")
+            raise armed.GuardError(
+                f"change {params['txn']} of {guard.name} waits no longer: {guard.last().get('reason', 'unknown')}"
+            )
         return False
     if module.check_mode:
         return state == "armed" or record is not None

@@ -13,8 +13,9 @@ version_added: 0.1.0
 description:
   - Brings the SSH server to a policy with one drop-in that comes before every other setting, and named users to their keys and
     rights, in one call.
-  - Nothing is changed before sshd itself has judged the new configuration in a folder of its own, and before the connecting user's
-    way in has been found in it - a usable key in a file that StrictModes accepts, AllowUsers, AllowGroups, PermitRootLogin.
+  - Nothing is changed before sshd itself has judged the new configuration in a folder of its own, and before the connecting
+    user's way in has been found in it - a usable key in a file that StrictModes accepts, AllowUsers, AllowGroups,
+    PermitRootLogin.
   - Then the change is armed. A timer on the host puts the old bytes back unless a login over a new connection confirms it, with
     the inventory's user, key and port. This module's action plugin does that. See M(slipway.server.guard).
   - Every setting is read back from C(sshd -T), and the algorithms from the beginning of a connection to every port.
@@ -30,16 +31,16 @@ options:
     default: present
   profile:
     description:
-      - C(strict) has only what ssh-audit neither fails nor warns, so clients need post-quantum key exchange (OpenSSH 8.5 or newer).
+      - C(strict) has only what ssh-audit neither fails nor warns, so clients need post-quantum key exchange (OpenSSH 8.5).
       - C(compatible) adds curve25519, and ECDSA keys of users.
     type: str
     choices: [strict, compatible]
     default: strict
   ports:
-    description: Ports. That of this run's own connection stays open beside them.
+    description: Ports; those that sshd has when empty. That of this run's own connection stays open beside them.
     type: list
     elements: int
-    default: [22]
+    default: []
   root_login:
     description: PermitRootLogin.
     type: str
@@ -123,7 +124,7 @@ ports:
   elements: int
   returned: success
 guard:
-  description: The armed change with C(name), C(txn) and C(outcome), one of C(confirmed), C(reverted) and C(waiting); empty without one.
+  description: The armed change with C(name), C(txn) and C(outcome) C(confirmed), C(reverted) or C(waiting); empty without one.
   type: dict
   returned: success
 """
@@ -159,7 +160,7 @@ USER: dict[str, Any] = {
 SPEC: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent", "verified"], "default": "present"},
     "profile": {"type": "str", "choices": list(PROFILES), "default": "strict"},
-    "ports": {"type": "list", "elements": "int", "default": [22]},
+    "ports": {"type": "list", "elements": "int", "default": []},
     "root_login": {"type": "str", "choices": ["prohibit-password", "no", "forced-commands-only"], "default": "prohibit-password"},
     "allow_users": WORDS,
     "allow_groups": WORDS,
@@ -174,7 +175,10 @@ SPEC: dict[str, Any] = {
 def policy(params: dict[str, Any]) -> Policy:
     """The parameters as the library takes them."""
     lists = {key: value if isinstance(value, list) else [value] for key, value in params["settings"].items()}
-    settings = {key: [{True: "yes", False: "no"}.get(v, str(v)) if isinstance(v, bool) else str(v) for v in given] for key, given in lists.items()}
+    settings = {
+        key: [{True: "yes", False: "no"}.get(v, str(v)) if isinstance(v, bool) else str(v) for v in given]
+        for key, given in lists.items()
+    }
     names = {key: tuple(params[key]) for key in ("ports", "allow_users", "allow_groups")}
     same = {key: params[key] for key in ("profile", "root_login", "forwarding", "banner")}
     return Policy(settings=settings, **names, **same)
@@ -184,7 +188,14 @@ def users(params: dict[str, Any]) -> list[User]:
     """The same for users."""
     return [
         User(
-            u["name"], u["state"] == "present", tuple(u["keys"]), u["exclusive"], tuple(u["groups"]), u["sudo"], u["password_hash"], u["shell"]
+            u["name"],
+            u["state"] == "present",
+            tuple(u["keys"]),
+            u["exclusive"],
+            tuple(u["groups"]),
+            u["sudo"],
+            u["password_hash"],
+            u["shell"],
         )
         for u in params["users"]
     ]

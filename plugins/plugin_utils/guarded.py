@@ -29,7 +29,7 @@ class GuardedAction(ActionBase):
             return result
         which = {"name": armed["name"], "txn": armed["txn"]}
         try:
-            for port in self._ports(armed, variables):
+            for port in self._ports(armed):
                 self._over_new_connection("status", which, variables, port)
             said = self._over_new_connection("confirmed", which, variables, None)
         except AnsibleError as error:
@@ -44,7 +44,7 @@ class GuardedAction(ActionBase):
         except AnsibleError as error:
             return self._take_back({"seconds": "the time it was armed for", **which}, str(error), variables)
 
-    def _ports(self, armed: Mapping[str, Any], variables: Mapping[str, Any]) -> Sequence[int]:
+    def _ports(self, armed: Mapping[str, Any]) -> Sequence[int]:
         """The ports besides the connection's own that can be reached as they are: not through a forwarded port."""
         own = self._option("port")
         own = int(own) if own else 22
@@ -101,6 +101,10 @@ class GuardedAction(ActionBase):
             done = not said.get("failed")
         except AnsibleError:
             done = False
-        ended = "It was taken back, the old state is effective" if done else f"The host takes it back itself within {armed['seconds']} s"
+        ended = (
+            "It was taken back, the old state is effective"
+            if done
+            else f"The host takes it back itself within {armed['seconds']} s"
+        )
         text = f"The change of {armed['name']} was made and is well on the host, but {reason}.\n{ended}."
         return {"failed": True, "changed": False, "msg": text, "guard": {**armed, "outcome": "reverted" if done else "waiting"}}

@@ -33,13 +33,17 @@ class GuardError(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """One armed change. `until` is on the monotonic clock of this boot; no record outlives a restart of the host."""
+    """One armed change. `back` makes the old bytes effective, `then` follows a confirmation.
+
+    `until` is on the monotonic clock of this boot; no record outlives a restart of the host.
+    """
 
     name: str
     txn: str
     owner: str
     saved: tuple[Saved, ...]
     back: tuple[tuple[str, ...], ...]
+    then: tuple[tuple[str, ...], ...]
     until: float
     at: float
 
@@ -52,7 +56,8 @@ def parse(text: str) -> Record:
     """The opposite of `Record.text`; raises ValueError, KeyError or TypeError."""
     data = json.loads(text)
     saved = tuple(snapshot.from_dict(item) for item in data["saved"])
-    return Record(**{**data, "saved": saved, "back": tuple(tuple(argv) for argv in data["back"])})
+    commands = {key: tuple(tuple(argv) for argv in data[key]) for key in ("back", "then")}
+    return Record(**{**data, **commands, "saved": saved})
 
 
 class Guard:
@@ -90,7 +95,13 @@ class Guard:
         return max(0.0, record.until - self.clock.monotonic())
 
     def arm(
-        self, txn: str, paths: Sequence[Path], back: Sequence[Sequence[str]], seconds: float, owner: str = ""
+        self,
+        txn: str,
+        paths: Sequence[Path],
+        back: Sequence[Sequence[str]],
+        seconds: float,
+        owner: str = "",
+        then: Sequence[Sequence[str]] = (),
     ) -> Record:
         """Save what stands at `paths` and set the timer that puts it back and then runs `back`; nothing else is changed.
 
@@ -105,7 +116,8 @@ class Guard:
             with _locked(self.folder):
                 saved = tuple(snapshot.save(paths, self.folder / "saved"))
                 now = self.clock.monotonic()
-                record = Record(self.name, txn, owner, saved, tuple(map(tuple, back)), now + seconds, self.clock.now())
+                commands = tuple(map(tuple, back)), tuple(map(tuple, then))
+                record = Record(self.name, txn, owner, saved, *commands, now + seconds, self.clock.now())
                 # A timer without a record does nothing; a record without a timer would stand until the next restart.
                 command = [PROGRAM, "revert", self.name, "--txn", txn, "--reason", f"not confirmed within {seconds:g} s"]
                 self.timer.arm(seconds, command, f"Take the change of {self.name} back unless it is confirmed", insist=True)
@@ -121,14 +133,13 @@ class Guard:
                 continue
             shared = sorted({item.path for item in record.saved} & set(map(str, paths)))
             if name == self.name or shared:
-                what = f"change {record.txn} of {name}" + (f", which holds {', '.join(shared)}," if shared else "")
-                raise GuardError(
-                    f"{what} by {record.owner or 'somebody'} is not confirmed yet; it takes itself back in {other.left(record):.0f} s. "
-                    f"Wait, or end it on the host: `slipway guard confirm {name}` or `slipway guard revert {name}`. Nothing was changed."
-                )
+                what = f"change {record.txn} of {name}" + (f", which holds {', '.join(shared)}," if name != self.name else "")
+                left = f"by {record.owner or 'somebody'} is not confirmed yet; it takes itself back in {other.left(record):.0f} s"
+                ends = f"`slipway guard confirm {name}` or `slipway guard revert {name}`"
+                raise GuardError(f"{what} {left}. Wait, or end it on the host: {ends}. Nothing was changed.")
 
     def confirm(self, txn: str = "") -> Record:
-        """Make the armed change final; raises GuardError when there is none, or another one."""
+        """Make the armed change final; raises GuardError when there is none, or another one, CommandFailed when `then` fails."""
         disk.make_directories(self.folder, 0o700)
         with _locked(self.folder):
             record = self.record()
@@ -138,6 +149,8 @@ class Guard:
                 raise GuardError(f"no change {txn + ' ' if txn else ''}of {self.name} waits for a confirmation.{ended}")
             self._end(record, "confirmed", "confirmed", [])
         self.timer.disarm()
+        for argv in record.then:
+            self.runner.must(argv)
         return record
 
     def revert(self, txn: str = "", reason: str = "by hand", booting: bool = False) -> Optional[dict[str, Any]]:

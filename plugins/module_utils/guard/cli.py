@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from ..host.runner import Runner
+from ..host.runner import CommandFailed, Runner
 from .armed import STATE, Guard, GuardError, names
 
 
@@ -48,7 +48,8 @@ def line_of(status: dict[str, Any]) -> str:
     """The same for a person."""
     armed, last = status["armed"], status["last"]
     if armed:
-        return f"{status['name']}: change {armed['txn']} waits, takes itself back in {armed['left']:.0f} s ({', '.join(armed['paths'])})"
+        paths = ", ".join(armed["paths"])
+        return f"{status['name']}: change {armed['txn']} waits, takes itself back in {armed['left']:.0f} s ({paths})"
     ended = f"the last change, {last['txn']}, was {last['outcome']} ({last['reason']})" if last else "never changed"
     return f"{status['name']}: nothing is armed; {ended}" + "".join(f"; {fault}" for fault in last.get("faults", []))
 
@@ -71,8 +72,10 @@ def main(arguments: Optional[Sequence[str]] = None, runner: Optional[Runner] = N
             print(f"{options.name}: change {record.txn} is confirmed.")
         else:
             last = Guard(options.name, runner, root=root).revert(options.txn, options.reason)
-            print(f"{options.name}: nothing was armed." if last is None else f"{options.name}: change {last['txn']} was taken back.")
-    except (GuardError, OSError) as error:
+            print(
+                f"{options.name}: nothing was armed." if last is None else f"{options.name}: change {last['txn']} was taken back."
+            )
+    except (GuardError, CommandFailed, OSError) as error:
         print(f"slipway: {error}", file=sys.stderr)
         return 1
     return 0

@@ -92,5 +92,7 @@ def _restore(item: Saved, path: Path, folder: Path) -> None:
         os.chown(path, item.uid, item.gid)
         os.chmod(path, item.mode)
     else:
-        text = (folder / item.copy).read_text(encoding="utf-8", errors="surrogateescape")
+        text = disk.read_text(folder / item.copy)
+        if text is None:
+            raise FileNotFoundError(f"its copy {folder / item.copy} is gone")
         disk.atomic_write(path, text, item.mode, item.uid, item.gid)

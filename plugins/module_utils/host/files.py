@@ -19,9 +19,10 @@ def fsync_directory(path: Path) -> None:
 
 
 def read_text(path: Path) -> Optional[str]:
-    """The text of `path`, or None when there is no such file."""
+    """The text of `path`, every byte of it, or None when there is no such file."""
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            return stream.read()
     except FileNotFoundError:
         return None
 

@@ -14,6 +14,7 @@ PACKAGES: Mapping[str, Sequence[str]] = {
     "base": ("ca-certificates", "iproute2", "logrotate", "procps", "systemd-timesyncd", "tzdata"),
     "unattended_upgrades": ("unattended-upgrades",),
     "ufw": ("iptables", "ufw"),
+    "sshd": ("openssh-server", "sudo"),
     "postgresql": ("postgresql",),
     "pgbouncer": ("pgbouncer", "postgresql-client"),
     "docker": ("apparmor", "ca-certificates", "docker.io", "iptables"),
@@ -21,7 +22,7 @@ PACKAGES: Mapping[str, Sequence[str]] = {
     "nginx": ("logrotate", "nginx", "openssl"),
 }
 """What each role installs by itself; known here so that all of a host can be looked up, and installed, in one go."""
-EVERYWHERE = ("base", "unattended_upgrades", "ufw")
+EVERYWHERE = ("base", "unattended_upgrades", "ufw", "sshd")
 
 
 def demands(inventory: Inventory, registries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -48,7 +48,11 @@ OTHER_OVERRIDES = ("docker_bip", "docker_address_pool", "ufw_ssh_ports", "postgr
 OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + TEXT_OVERRIDES + OTHER_OVERRIDES
 # Not planned, but other values depend on them.
 CHECKED_ONLY = ("nginx_listen_backlog", "nginx_upstream_keepalive_timeout", *PROMISES)
-HOST_VARIABLES = ("slipway_address", "slipway_primary", "ansible_host", "ansible_port", "ansible_user", *OVERRIDES, *CHECKED_ONLY)
+HOST_VARIABLES = (
+    *("slipway_address", "slipway_primary", "ansible_host", "ansible_port", "ansible_user", "sshd_ports"),
+    *OVERRIDES,
+    *CHECKED_ONLY,
+)
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,12 @@ def _host(name: str, raw: Raw, facts: Optional[Mapping[str, Facts]]) -> tuple[Ho
             ports = (int(port),) if not address.startswith("127.") else (22, int(port))
         else:
             read.fail("ansible_port", "is not a port number", "Write a number from 1 to 65535")
+    declared = variables.get("sshd_ports") or []
+    if isinstance(declared, list) and all(str(item).isdigit() and 0 < int(item) < 65536 for item in declared):
+        # Both: a port in use is open until the run that comes over the new one.
+        ports = tuple(dict.fromkeys((*ports, *map(int, declared))))
+    else:
+        read.fail("sshd_ports", "is not a list of port numbers", "Write numbers from 1 to 65535, e.g. [22]")
     overrides: dict[str, Any] = {}
     for key in OVERRIDES + CHECKED_ONLY:
         value = variables.get(key)

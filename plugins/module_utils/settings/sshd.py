@@ -71,7 +71,9 @@ class Done:
             shown.append(change)
         entries = Outcome(changes=shown).diff()
         if self.actions:
-            entries.append({"before_header": "actions", "after_header": "actions", "before": "", "after": "\n".join([*self.actions, ""])})
+            entries.append(
+                {"before_header": "actions", "after_header": "actions", "before": "", "after": "\n".join([*self.actions, ""])}
+            )
         return entries
 
 
@@ -126,7 +128,7 @@ class Sshd:
             stage = Path(name)
             done, kept = Done(), policy and self._keep_port(policy)
             wish = self._wish(kept, users, stage)
-            done.ports = list(kept.ports) if kept else []
+            done.ports = self._ports(kept) if kept else []
             if policy and kept and kept.ports != policy.ports:
                 done.warnings.append(
                     f"port {self.connection.port} stays open, because this run is connected to it. Set ansible_port to"
@@ -158,14 +160,22 @@ class Sshd:
             raise SshdError(f"not as declared: {', '.join(differing)}; run the role")
         self._refuse_lost_settings(wish)
         self._see(wish, kept)
-        return [f"port {port}" for port in kept.ports]
+        return [f"port {port}" for port in self._ports(kept)]
 
     # What is wanted
 
     def _keep_port(self, policy: Policy) -> Policy:
         """A port that this run uses is never closed by it."""
         port = self.connection.port
-        return policy if not port or port in policy.ports else replace(policy, ports=(*policy.ports, port))
+        return policy if not port or not policy.ports or port in policy.ports else replace(policy, ports=(*policy.ports, port))
+
+    def _ports(self, policy: Policy) -> list[int]:
+        """The declared ports, or those that sshd has."""
+        if policy.ports:
+            return list(policy.ports)
+        if self.by_socket and not GENERATOR.exists():
+            return [self.connection.port or 22]
+        return sorted({int(port) for port in staging.effective(self.runner).get("port", ["22"])})
 
     def _wish(self, policy: Optional[Policy], users: Sequence[accounts.User], stage: Path) -> Wish:
         shadow = (disk.read_text(Path("/etc/shadow")) or "") if users else ""
@@ -179,8 +189,8 @@ class Sshd:
             raise SshdError(f"{staging.MAIN} does not exist; install openssh-server")
         plain = main[len(INCLUDE) :] if main.startswith(INCLUDE) else main
         if policy is None:
-            own = {path: None for path in (DROPIN, BESIDE, BANNER, MODULI, RSA_KEY, Path(f"{RSA_KEY}.pub"), SOCKET_DROPIN)}
-            specs = [FileSpec(path, text, secret=path == RSA_KEY) for path, text in own.items()]
+            own = (DROPIN, BESIDE, BANNER, MODULI, RSA_KEY, Path(f"{RSA_KEY}.pub"), SOCKET_DROPIN)
+            specs = [FileSpec(path, None, secret=path == RSA_KEY) for path in own]
             specs += [self._like(staging.MAIN, plain)]
             return Wish(tuple(folders), (*specs, *files), {}, tuple(steps), tuple(removals))
         known = self._known()
@@ -206,7 +216,7 @@ class Sshd:
         return FileSpec(path, text, state.owner, state.group, state.mode)
 
     def _listen(self, policy: Policy) -> Optional[str]:
-        if not self.by_socket or GENERATOR.exists() or policy.ports == (22,):
+        if not self.by_socket or GENERATOR.exists() or policy.ports in ((), (22,)):
             return None
         lines = "".join(f"ListenStream={port}\n" for port in policy.ports)
         return f"# Managed by Ansible: slipway.server.sshd\n[Socket]\nListenStream=\n{lines}"
@@ -229,7 +239,9 @@ class Sshd:
             if not good:
                 made = stage / path.name
                 bits = ["-b", str(LEAST_RSA_HOST_KEY)] if kind == "rsa" else []
-                self.runner.must(["ssh-keygen", "-q", "-t", kind, *bits, "-N", "", "-C", f"root@{socket.gethostname()}", "-f", str(made)])
+                self.runner.must(
+                    ["ssh-keygen", "-q", "-t", kind, *bits, "-N", "", "-C", f"root@{socket.gethostname()}", "-f", str(made)]
+                )
                 specs.append(FileSpec(path, disk.read_text(made), mode=0o600, secret=True))
                 specs.append(FileSpec(Path(f"{path}.pub"), disk.read_text(Path(f"{made}.pub"))))
         return paths, specs
@@ -258,7 +270,7 @@ class Sshd:
         if account is not None:
             who = f"user={account.name},host={account.address},addr={account.address}"
             effective = staging.effective(self.runner, main, who, hidden)
-            faults += problems(account, effective, self._looker(wish))
+            faults += problems(account, effective, Looker(wish.texts()))
         if faults:
             raise SshdError("refused, nothing was changed:\n" + "\n".join(f"- {fault}" for fault in faults))
 
@@ -310,10 +322,6 @@ class Sshd:
         names = tuple(group.gr_name for group in grp.getgrall() if group.gr_gid in gids)
         return Account(entry.pw_name, entry.pw_uid, entry.pw_dir, names, self.connection.address)
 
-    @staticmethod
-    def _looker(wish: Wish) -> "Looker":
-        return Looker(wish.texts())
-
     # Doing it
 
     def _carry_out(
@@ -325,9 +333,12 @@ class Sshd:
             if news and policy:
                 self._tell()
                 self._wait_for(wish, policy)
+            for step in wish.removals:
+                self.runner.must(step.argv, data=step.data)
         else:
             guard = Guard(NAME, self.runner, self.clock)
-            record = guard.arm(txn, [change.path for change in done.changes], self._back(), seconds, owner)
+            then = [step.argv for step in wish.removals]
+            record = guard.arm(txn, [change.path for change in done.changes], self._back(), seconds, owner, then)
             try:
                 for change in done.changes:
                     put(change.path, change.after)
@@ -342,8 +353,6 @@ class Sshd:
                 state = f"the old files are back, but {faults}" if faults else "the old configuration is back"
                 raise SshdError(f"{error}\n{state[0].upper()}{state[1:]}.") from error
             done.record = record
-        for step in wish.removals:
-            self.runner.must(step.argv, data=step.data)
 
     def _tell(self) -> None:
         if self.by_socket:
@@ -388,7 +397,7 @@ class Sshd:
         """Ask the server on every port what it offers."""
         wanted = {key.lower(): set(",".join(given).split(",")) for key, given in wish.keywords.items()}
         open_at = listens(staging.effective(self.runner))
-        for port in policy.ports:
+        for port in self._ports(policy):
             addresses = [address for address, number in open_at if number == port] or ["0.0.0.0"]
             offer = self._ask(addresses, port)
             for what, names in (("kexalgorithms", offer.kex), ("ciphers", offer.ciphers), ("macs", offer.macs)):

@@ -134,7 +134,7 @@ def keys_path(user: User, found: Optional[Found]) -> Path:
 
 
 def sudo_path(name: str) -> Path:
-    """sudo skips files whose names have a dot."""
+    """Where its rule stands: sudo skips files whose names have a dot."""
     return SUDOERS / f"slipway-{name.replace('.', '_')}"
 
 
@@ -167,5 +167,9 @@ def validate_sudo(runner: Runner, specs: Sequence[FileSpec], stage: Path) -> Non
         disk.atomic_write(copy, spec.content, 0o440)
         said = runner.run(["visudo", "-cf", str(copy)])
         if not said.ok:
-            why = "sudo is not installed; install it, or set sudo: none" if said.rc == 127 else said.text().replace(str(copy), str(spec.path))
+            why = (
+                "sudo is not installed; install it, or set sudo: none"
+                if said.rc == 127
+                else said.text().replace(str(copy), str(spec.path))
+            )
             raise SshdError(f"{spec.path} was not written: {why}")

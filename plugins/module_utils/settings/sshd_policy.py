@@ -72,7 +72,7 @@ FIXED: Mapping[str, str] = {
     "DebianBanner": "no",
 }
 FORWARDING = ("AllowTcpForwarding", "AllowAgentForwarding", "AllowStreamLocalForwarding", "X11Forwarding", "PermitTunnel")
-SILENT = {"allowusers", "allowgroups", "denyusers", "denygroups", "setenv"}
+SILENT = {"allowusers", "allowgroups", "debianbanner", "denyusers", "denygroups", "setenv"}
 """Keywords of which `sshd -T` says nothing while they are not set."""
 
 
@@ -82,10 +82,10 @@ class SshdError(Exception):
 
 @dataclass(frozen=True)
 class Policy:
-    """What is declared. `settings`: further keywords, or other values of those above; a keyword given twice has two values."""
+    """What is declared. No `ports`: those that sshd has. `settings`: further keywords, or other values of those that are here."""
 
     profile: str = "strict"
-    ports: tuple[int, ...] = (22,)
+    ports: tuple[int, ...] = ()
     root_login: str = "prohibit-password"
     allow_users: tuple[str, ...] = ()
     allow_groups: tuple[str, ...] = ()
@@ -118,7 +118,9 @@ def algorithms(profile: str, known: Known) -> dict[str, str]:
     for keyword, wanted in PROFILES[profile].items():
         have = [name for name in wanted if name in known.algorithms.get(QUERIES[keyword], ())]
         if not have:
-            raise SshdError(f"this sshd has none of the {keyword} of profile {profile}; use sshd_profile: compatible or upgrade it")
+            raise SshdError(
+                f"this sshd has none of the {keyword} of profile {profile}; use sshd_profile: compatible or upgrade it"
+            )
         found[keyword] = ",".join(have)
     return found
 
@@ -156,7 +158,7 @@ def render(values: Mapping[str, Sequence[str]]) -> str:
 
 
 def moduli(text: str) -> str:
-    """The lines of moduli(5) with at least LEAST_MODULUS bits."""
+    """Those lines of the file of moduli that have at least LEAST_MODULUS bits."""
     kept = []
     for line in text.splitlines():
         fields = line.split()

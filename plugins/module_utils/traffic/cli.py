@@ -67,13 +67,19 @@ def parser() -> argparse.ArgumentParser:
     history.add_argument("--release", metavar="NAME", help="only of this release")
     history.add_argument("--txn", metavar="ID", help="only of this transaction")
     history.add_argument("--since", metavar="TIME", help="only from then on: 30m, 12h, 2d, or 2026-05-31T17:30 (UTC)")
+    commands.add_parser("guard", help="Changes of this host that wait for a confirmation: status, confirm NAME, revert NAME.")
     command("unlock", "Release the lease of a run that is known to be dead.")
     return top
 
 
 def main(arguments: Optional[Sequence[str]] = None, host: Optional[Host] = None) -> int:
     """Run the command line; returns the exit status."""
-    options = parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["guard"]:
+        from ..guard import cli as guard
+
+        return guard.main(given)
+    options = parser().parse_args(given)
     host = host or Host()
     try:
         return _dispatch(options, host)
