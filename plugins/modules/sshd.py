@@ -201,18 +201,20 @@ def users(params: dict[str, Any]) -> list[User]:
     ]
 
 
+def sources() -> dict[str, str]:
+    """The host's half of the guard, out of this module's own payload."""
+    return closure(loaded(importlib.import_module, ROOT), install.ENTRY)
+
+
 def main() -> None:
     """Read parameters, ask the library, answer."""
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     params = module.params
     connection = login(ancestors())
-    host = sshd.Sshd(Runner(), connection)
+    host = sshd.Sshd(Runner(), connection, lambda: install.ensure(sources(), Runner()))
     try:
         if params["state"] == "verified":
-            host.verify(policy(params))
-            module.exit_json(changed=False, files_changed=[], actions=[], ports=params["ports"], guard={})
-        if not module.check_mode:
-            install.ensure(closure(loaded(importlib.import_module, ROOT), install.ENTRY), Runner())
+            module.exit_json(changed=False, files_changed=[], actions=[], ports=host.verify(policy(params)), guard={})
         wanted = policy(params) if params["state"] == "present" else None
         owner = f"a playbook as {connection.user or 'root'}"
         done = host.converge(wanted, users(params), module.check_mode, os.urandom(4).hex(), params["seconds"], owner)
@@ -220,14 +222,14 @@ def main() -> None:
         module.fail_json(msg=f"sshd: {error}")
     for warning in done.warnings:
         module.warn(f"sshd: {warning}")
-    waits = done.record and {"name": done.record.name, "txn": done.record.txn, "seconds": params["seconds"], "ports": done.ports}
+    waits = done.record and {"name": done.record.name, "txn": done.record.txn, "seconds": params["seconds"], "unit": sshd.UNIT}
     module.exit_json(
         changed=done.changed,
         diff=done.diff(),
         files_changed=[str(change.path) for change in done.changes],
         actions=done.actions,
         ports=done.ports,
-        guard={**waits, "session_port": connection.port} if waits else {},
+        guard={**waits, "ports": done.ports, "session_port": connection.port} if waits else {},
     )
 
 

@@ -95,8 +95,10 @@ class GuardedAction(ActionBase):
     def _take_back(self, armed: Mapping[str, Any], why: str, variables: dict[str, Any]) -> dict[str, Any]:
         reason = f"no new connection could confirm it: {' '.join(why.split())}"
         which = {key: armed[key] for key in ("name", "txn") if armed.get(key)}
+        heard = ""
         try:
             # The session that made the change is still there.
+            heard = self._last_words(armed)
             said = self._execute_module(GUARD, {**which, "state": "reverted", "reason": reason[:1500]}, task_vars=variables)
             done = not said.get("failed")
         except AnsibleError:
@@ -106,5 +108,13 @@ class GuardedAction(ActionBase):
             if done
             else f"The host takes it back itself within {armed['seconds']} s"
         )
-        text = f"The change of {armed['name']} was made and is well on the host, but {reason}.\n{ended}."
+        text = f"The change of {armed['name']} was made and is well on the host, but {reason}.\n{ended}.{heard}"
         return {"failed": True, "changed": False, "msg": text, "guard": {**armed, "outcome": "reverted" if done else "waiting"}}
+
+    def _last_words(self, armed: Mapping[str, Any]) -> str:
+        """What the service logged, where its module names one: ssh says nothing of why a login failed."""
+        if not armed.get("unit"):
+            return ""
+        command = f"journalctl --unit={armed['unit']} --since=-60s --lines=12 --output=cat --no-pager"
+        lines = str(self._low_level_execute_command(command, sudoable=True).get("stdout", "")).strip()
+        return f"\nIts last log lines:\n{lines}" if lines else ""

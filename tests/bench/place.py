@@ -20,7 +20,7 @@ APP, DOMAIN, FLEET = "shop", "shop.example", "bench-cutover"
 RELEASES = ("v1", "v2")
 SOURCE = Path(__file__).with_name("release") / "app.py"
 LOGS = CACHE / "cutover"
-SKIPPED = "base,kernel,unattended_upgrades,ufw"
+SKIPPED = "base,kernel,unattended_upgrades,ufw,sshd"
 """Roles without a part in a cutover; the firewall would also close the ports of the other ways."""
 
 

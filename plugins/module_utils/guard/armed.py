@@ -22,8 +22,8 @@ from .saved import Saved
 
 STATE = "var/lib/slipway/guard"
 PROGRAM = "/usr/lib/slipway-guard/guard"
-TRIES = 6
-PAUSE = 3.0
+TRIES = 4
+PAUSE = 2.0
 """How often, and after how many seconds, the commands that make old bytes effective are tried again."""
 
 

@@ -14,7 +14,7 @@ import pwd
 import socket
 import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional
@@ -100,8 +100,12 @@ class Wish:
 class Sshd:
     """sshd of this host."""
 
-    def __init__(self, runner: Runner, connection: Login, clock: Optional[Clock] = None) -> None:
+    def __init__(
+        self, runner: Runner, connection: Login, program: Callable[[], object] = bool, clock: Optional[Clock] = None
+    ) -> None:
+        """`program` brings what the timer of a guard runs; it is called before the first one is set."""
         self.runner = runner
+        self.program = program
         self.connection = connection
         self.clock = clock or Clock()
         self.by_socket = self._active(SOCKET)
@@ -128,7 +132,6 @@ class Sshd:
             stage = Path(name)
             done, kept = Done(), policy and self._keep_port(policy)
             wish = self._wish(kept, users, stage)
-            done.ports = self._ports(kept) if kept else []
             if policy and kept and kept.ports != policy.ports:
                 done.warnings.append(
                     f"port {self.connection.port} stays open, because this run is connected to it. Set ansible_port to"
@@ -136,31 +139,33 @@ class Sshd:
                 )
             done.changes = plan(Transaction(NAME, directories=wish.directories, files=wish.files))
             done.actions = [step.says for step in (*wish.steps, *wish.removals)]
+            effective: Mapping[str, list[str]] = {}
             if done.changes:
-                self._judge(wish, kept, stage)
+                effective = self._judge(wish, kept, stage)
                 accounts.validate_sudo(self.runner, [spec for spec in wish.files if self._differs(spec, done)], stage)
             elif kept:
-                self._refuse_lost_settings(wish)
+                effective = self._refuse_lost_settings(wish)
+            done.ports = self._ports(kept, effective) if kept else []
             news = bool(kept) and not done.changes and self._stale(wish)
             if news:
                 done.actions.append("sshd reads its configuration anew")
             if done.changed and not check_mode:
                 self._carry_out(done, wish, kept, txn, seconds, owner, news)
             elif kept and not check_mode:
-                self._see(wish, kept)
+                self._see(wish, kept, effective)
             return done
 
-    def verify(self, policy: Policy) -> list[str]:
-        """Read everything back, changing nothing; raises SshdError with all that is not as declared."""
+    def verify(self, policy: Policy) -> list[int]:
+        """Read everything back, changing nothing; the ports. Raises SshdError with all that is not as declared."""
         kept = self._keep_port(policy)
         with tempfile.TemporaryDirectory(prefix="slipway-sshd-") as name:
             wish = self._wish(kept, (), Path(name))
             differing = [str(change.path) for change in plan(Transaction(NAME, files=wish.files))]
         if differing:
             raise SshdError(f"not as declared: {', '.join(differing)}; run the role")
-        self._refuse_lost_settings(wish)
-        self._see(wish, kept)
-        return [f"port {port}" for port in self._ports(kept)]
+        effective = self._refuse_lost_settings(wish)
+        self._see(wish, kept, effective)
+        return self._ports(kept, effective)
 
     # What is wanted
 
@@ -169,13 +174,13 @@ class Sshd:
         port = self.connection.port
         return policy if not port or not policy.ports or port in policy.ports else replace(policy, ports=(*policy.ports, port))
 
-    def _ports(self, policy: Policy) -> list[int]:
+    def _ports(self, policy: Policy, effective: Mapping[str, list[str]]) -> list[int]:
         """The declared ports, or those that sshd has."""
         if policy.ports:
             return list(policy.ports)
         if self.by_socket and not GENERATOR.exists():
             return [self.connection.port or 22]
-        return sorted({int(port) for port in staging.effective(self.runner).get("port", ["22"])})
+        return sorted({int(port) for port in effective.get("port", ["22"])})
 
     def _wish(self, policy: Optional[Policy], users: Sequence[accounts.User], stage: Path) -> Wish:
         shadow = (disk.read_text(Path("/etc/shadow")) or "") if users else ""
@@ -253,8 +258,8 @@ class Sshd:
 
     # What sshd would make of it
 
-    def _judge(self, wish: Wish, policy: Optional[Policy], stage: Path) -> None:
-        """Refuse whatever sshd would not take, would read otherwise, or would keep the connecting user out."""
+    def _judge(self, wish: Wish, policy: Optional[Policy], stage: Path) -> Mapping[str, list[str]]:
+        """What sshd would make of it; refuses what it would not take or read otherwise, or what keeps the connecting user out."""
         staged = {path: text and self._staged_keys(text, stage) for path, text in wish.texts().items()}
         main = staging.build(stage, staged)
         hidden = str(stage)
@@ -273,6 +278,7 @@ class Sshd:
             faults += problems(account, effective, Looker(wish.texts()))
         if faults:
             raise SshdError("refused, nothing was changed:\n" + "\n".join(f"- {fault}" for fault in faults))
+        return together
 
     @staticmethod
     def _staged_keys(text: str, stage: Path) -> str:
@@ -290,11 +296,12 @@ class Sshd:
             faults.append(f"{keyword} would be {has} instead of {wanted}{source}")
         return faults
 
-    def _refuse_lost_settings(self, wish: Wish) -> None:
+    def _refuse_lost_settings(self, wish: Wish) -> Mapping[str, list[str]]:
         together = staging.effective(self.runner)
         faults = self._lost(wish, staging.effective(self.runner, wish.dropin), together)
         if faults:
             raise SshdError("settings are not effective:\n" + "\n".join(f"- {fault}" for fault in faults))
+        return together
 
     @staticmethod
     def _unbindable(effective: Mapping[str, list[str]]) -> list[str]:
@@ -336,6 +343,7 @@ class Sshd:
             for step in wish.removals:
                 self.runner.must(step.argv, data=step.data)
         else:
+            self.program()
             guard = Guard(NAME, self.runner, self.clock)
             then = [step.argv for step in wish.removals]
             record = guard.arm(txn, [change.path for change in done.changes], self._back(), seconds, owner, then)
@@ -382,22 +390,21 @@ class Sshd:
 
     # Looking at it
 
-    def _wait_for(self, wish: Wish, policy: Policy, seconds: float = 15.0) -> None:
+    def _wait_for(self, wish: Wish, policy: Policy, seconds: float = 8.0) -> None:
         deadline = self.clock.monotonic() + seconds
         while True:
             try:
-                self._refuse_lost_settings(wish)
-                return self._see(wish, policy)
+                return self._see(wish, policy, self._refuse_lost_settings(wish))
             except SshdError:
                 if self.clock.monotonic() >= deadline:
                     raise
             self.clock.sleep(0.3)
 
-    def _see(self, wish: Wish, policy: Policy) -> None:
+    def _see(self, wish: Wish, policy: Policy, effective: Mapping[str, list[str]]) -> None:
         """Ask the server on every port what it offers."""
         wanted = {key.lower(): set(",".join(given).split(",")) for key, given in wish.keywords.items()}
-        open_at = listens(staging.effective(self.runner))
-        for port in self._ports(policy):
+        open_at = listens(effective)
+        for port in self._ports(policy, effective):
             addresses = [address for address, number in open_at if number == port] or ["0.0.0.0"]
             offer = self._ask(addresses, port)
             for what, names in (("kexalgorithms", offer.kex), ("ciphers", offer.ciphers), ("macs", offer.macs)):

@@ -167,6 +167,14 @@ def test_ssh_port_follows_the_connection() -> None:
     assert planned(fleet(web2={"ansible_port": 2222})).hosts["web2"]["ufw_ssh_ports"] == [2222]
 
 
+def test_a_new_ssh_port_is_open_beside_the_old_one() -> None:
+    hosts = planned(fleet(web1={"sshd_ports": [2222]}, web2={"ansible_port": 2222, "sshd_ports": [2222]})).hosts
+    assert hosts["web1"]["ufw_ssh_ports"] == [22, 2222]
+    assert hosts["web2"]["ufw_ssh_ports"] == [2222]
+    (problem,) = parse(fleet(web1={"sshd_ports": [70000]}))[1]
+    assert (problem.key, problem.what) == ("sshd_ports", "is not a list of port numbers")
+
+
 def test_descriptions_are_read_by_the_host_command() -> None:
     raw = fleet()
     raw.apps["spotik"]["health"].update(

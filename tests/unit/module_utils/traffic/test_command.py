@@ -123,6 +123,12 @@ def test_usage(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 2
 
 
+def test_guards_have_a_command_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["guard", "confirm"])
+    assert "usage: slipway guard confirm" in capsys.readouterr().err
+
+
 def test_empty_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world = World(tmp_path)
     world.layout.config("shop").unlink()
