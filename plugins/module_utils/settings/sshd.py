@@ -28,7 +28,7 @@ from . import sshd_accounts as accounts
 from . import sshd_policy as policies
 from . import sshd_stage as staging
 from . import sshd_wire as wire
-from .converge import Change, DirectorySpec, FileSpec, Outcome, Transaction, observe, parse_time, plan, put
+from .converge import Change, DirectorySpec, FileSpec, Outcome, State, Transaction, observe, parse_time, plan, put
 from .sshd_access import Account, KeyFile, problems
 from .sshd_policy import Policy, SshdError
 
@@ -138,6 +138,12 @@ class Sshd:
                     f" {policy.ports[0]}; the next run closes the old one"
                 )
             done.changes = plan(Transaction(NAME, directories=wish.directories, files=wish.files))
+            folder = SOCKET_DROPIN.parent
+            if (
+                any(change.path == SOCKET_DROPIN and change.after.kind == "absent" for change in done.changes)
+                and len(list(folder.iterdir())) == 1
+            ):
+                done.changes.append(Change(folder, observe(folder), State(), "none"))
             done.actions = [step.says for step in (*wish.steps, *wish.removals)]
             effective: Mapping[str, list[str]] = {}
             if done.changes:
