@@ -81,6 +81,18 @@ def main(arguments: Optional[Sequence[str]] = None, runner: Optional[Runner] = N
     return 0
 
 
+def command(arguments: Optional[Sequence[str]] = None) -> int:
+    """`slipway` on a host that has guards and no applications."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["guard"]:
+        return main(given[1:])
+    said = "no application is described on this host; it knows `slipway guard` only"
+    if "--json" in given:
+        print(json.dumps({"failed": True, "message": said}))
+    print(f"slipway: {said}", file=sys.stderr)
+    return 2
+
+
 def _boot(guard: Guard) -> int:
     try:
         last = guard.revert(reason="the host was restarted before it was confirmed", booting=True)

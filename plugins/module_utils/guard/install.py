@@ -25,10 +25,11 @@ import sys
 sys.dont_write_bytecode = True  # a compiled file could outlive its source
 sys.path.insert(0, "{LIBRARY}")
 
-from slipway.{ENTRY} import main
+from slipway.{ENTRY} import main as run
 
-sys.exit(main())
+sys.exit(run())
 """
+COMMAND_LAUNCHER = LAUNCHER.replace("import main as", "import command as")
 
 # Before anything that reads what it puts back: it needs the file systems and nothing else.
 SERVICE = f"""# Managed by Ansible: slipway.server
@@ -60,7 +61,7 @@ def ensure(sources: Mapping[str, str], runner: Runner, root: Path = Path("/")) -
     """Install it where it is missing or different; raises OSError or CommandFailed. True when anything was written."""
     wanted = files(sources)
     if not (root / COMMAND.lstrip("/")).exists():  # hosts of applications have the whole command, which knows guards too
-        wanted.append(InstalledFile(COMMAND, LAUNCHER, 0o755))
+        wanted.append(InstalledFile(COMMAND, COMMAND_LAUNCHER, 0o755))
     written = False
     for item in wanted:
         path = root / item.path.lstrip("/")

@@ -270,6 +270,14 @@ def test_command_shows_confirms_reverts(world: World, capsys: pytest.CaptureFixt
     assert run("status", "../x")[0] == 1
 
 
+def test_a_host_without_applications_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.command(["status", "shop", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["failed"] is True
+    assert cli.command([]) == 2
+    with pytest.raises(SystemExit):
+        cli.command(["guard", "confirm"])
+
+
 def test_the_program_is_small_and_runs_alone(world: World) -> None:
     sources = closure(loaded(importlib.import_module, ROOT), install.ENTRY)
     assert {path.split("/")[0] for path in sources} == {"__init__.py", "guard", "host"}
@@ -281,6 +289,7 @@ def test_the_program_is_small_and_runs_alone(world: World) -> None:
     assert (done.returncode, "revert" in done.stdout, done.stderr) == (0, True, "")
     assert (world.root / "etc/systemd/system/sysinit.target.wants" / install.UNIT).is_symlink()
     assert (world.root / install.COMMAND[1:]).stat().st_mode & 0o777 == 0o755
+    assert "import command as run" in (world.root / install.COMMAND[1:]).read_text()
 
 
 def test_the_whole_command_is_left_alone(world: World) -> None:
