@@ -115,6 +115,6 @@ class GuardedAction(ActionBase):
         """What the service logged, where its module names one: ssh says nothing of why a login failed."""
         if not armed.get("unit"):
             return ""
-        command = f"journalctl --unit={armed['unit']} --since=-60s --lines=12 --output=cat --no-pager"
-        lines = str(self._low_level_execute_command(command, sudoable=True).get("stdout", "")).strip()
+        command = f"SYSTEMD_COLORS=0 journalctl --unit={armed['unit']} --since=-60s --lines=12 --output=cat --no-pager"
+        lines = str(self._low_level_execute_command(command, sudoable=True).get("stdout", "")).replace("\r", "").strip()
         return f"\nIts last log lines:\n{lines}" if lines else ""
