@@ -97,18 +97,16 @@ last:
   returned: success
 """
 
-import importlib
 import os
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.server.plugins.module_utils.guard import armed, cli, install
+from ansible_collections.slipway.server.plugins.module_utils.guard import armed, install
+from ansible_collections.slipway.server.plugins.module_utils.guard.carried import carried
 from ansible_collections.slipway.server.plugins.module_utils.guard.deadman import ArmingFailed
-from ansible_collections.slipway.server.plugins.module_utils.host.payload import closure, loaded
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
 
-ROOT = cli.__name__.rpartition(".guard.")[0]
 SPEC: dict[str, Any] = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["armed", "confirmed", "reverted", "status"], "default": "status"},
@@ -133,7 +131,7 @@ def change(module: AnsibleModule, guard: armed.Guard) -> bool:
     if module.check_mode:
         return state == "armed" or record is not None
     if state == "armed":
-        install.ensure(closure(loaded(importlib.import_module, ROOT), install.ENTRY), guard.runner)
+        install.ensure(carried(), guard.runner)
         back = [[str(word) for word in argv] for argv in params["back"]]
         txn = params["txn"] or os.urandom(4).hex()
         guard.arm(txn, [Path(path) for path in params["paths"]], back, params["seconds"], "a playbook")

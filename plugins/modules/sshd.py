@@ -129,14 +129,12 @@ guard:
   returned: success
 """
 
-import importlib
-import os
 from typing import Any
 
-from ansible_collections.slipway.server.plugins.module_utils.guard import cli, install
-from ansible_collections.slipway.server.plugins.module_utils.guard.armed import GuardError
+from ansible_collections.slipway.server.plugins.module_utils.guard import install
+from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Arming, Guard, GuardError, TakenBack
+from ansible_collections.slipway.server.plugins.module_utils.guard.carried import carried
 from ansible_collections.slipway.server.plugins.module_utils.guard.deadman import ArmingFailed
-from ansible_collections.slipway.server.plugins.module_utils.host.payload import closure, loaded
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
 from ansible_collections.slipway.server.plugins.module_utils.host.session import ancestors, login
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
@@ -145,7 +143,6 @@ from ansible_collections.slipway.server.plugins.module_utils.settings.converge i
 from ansible_collections.slipway.server.plugins.module_utils.settings.sshd_accounts import SUDO, User
 from ansible_collections.slipway.server.plugins.module_utils.settings.sshd_policy import PROFILES, Policy, SshdError
 
-ROOT = cli.__name__.rpartition(".guard.")[0]
 WORDS: dict[str, Any] = {"type": "list", "elements": "str", "default": []}
 USER: dict[str, Any] = {
     "name": {"type": "str", "required": True},
@@ -201,35 +198,32 @@ def users(params: dict[str, Any]) -> list[User]:
     ]
 
 
-def sources() -> dict[str, str]:
-    """The host's half of the guard, out of this module's own payload."""
-    return closure(loaded(importlib.import_module, ROOT), install.ENTRY)
-
-
 def main() -> None:
     """Read parameters, ask the library, answer."""
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     params = module.params
     connection = login(ancestors())
-    host = sshd.Sshd(Runner(), connection, lambda: install.ensure(sources(), Runner()))
+    runner = Runner()
+    host = sshd.Sshd(runner, connection)
+    owner = f"a playbook as {connection.user or 'root'}"
+    arming = Arming(Guard(sshd.NAME, runner), lambda: install.ensure(carried(), runner), params["seconds"], owner)
     try:
         if params["state"] == "verified":
             module.exit_json(changed=False, files_changed=[], actions=[], ports=host.verify(policy(params)), guard={})
         wanted = policy(params) if params["state"] == "present" else None
-        owner = f"a playbook as {connection.user or 'root'}"
-        done = host.converge(wanted, users(params), module.check_mode, os.urandom(4).hex(), params["seconds"], owner)
-    except (SshdError, GuardError, ArmingFailed, CommandFailed, ConvergeError, OSError) as error:
+        done = host.converge(wanted, users(params), None if module.check_mode else arming)
+        waits = arming.waiting()
+    except (SshdError, TakenBack, GuardError, ArmingFailed, CommandFailed, ConvergeError, OSError) as error:
         module.fail_json(msg=f"sshd: {error}")
     for warning in done.warnings:
         module.warn(f"sshd: {warning}")
-    waits = done.record and {"name": done.record.name, "txn": done.record.txn, "seconds": params["seconds"], "unit": sshd.UNIT}
     module.exit_json(
         changed=done.changed,
         diff=done.diff(),
         files_changed=[str(change.path) for change in done.changes],
         actions=done.actions,
         ports=done.ports,
-        guard={**waits, "ports": done.ports, "session_port": connection.port} if waits else {},
+        guard={**waits, "ports": done.ports, "session_port": connection.port, "unit": sshd.UNIT} if waits else {},
     )
 
 

@@ -89,6 +89,12 @@ options:
     type: str
     choices: [enabled, verified]
     default: enabled
+  seconds:
+    description:
+      - How long a change waits for its confirmation over a new connection; see M(slipway.server.guard).
+      - What was changed in the kernel by hand, beside files that are as declared, is repaired without.
+    type: float
+    default: 60
 attributes:
   check_mode:
     description: Says what would change, on a host without ufw too.
@@ -126,6 +132,10 @@ actions:
   type: list
   elements: str
   returned: success
+guard:
+  description: The armed change with C(name), C(txn) and C(outcome) C(confirmed), C(reverted) or C(waiting); empty without one.
+  type: dict
+  returned: success
 ssh_ports:
   description: Ports that were held open for SSH.
   type: list
@@ -136,6 +146,10 @@ ssh_ports:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.server.plugins.module_utils.guard import install
+from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Arming, Guard, GuardError, TakenBack
+from ansible_collections.slipway.server.plugins.module_utils.guard.carried import carried
+from ansible_collections.slipway.server.plugins.module_utils.guard.deadman import ArmingFailed
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
 from ansible_collections.slipway.server.plugins.module_utils.settings import ufw
 from ansible_collections.slipway.server.plugins.module_utils.settings.ufw_model import LOG_LEVELS, POLICIES, RuleError, build
@@ -156,6 +170,7 @@ SPEC: dict[str, Any] = {
     "ipv6": {"type": "bool", "default": True},
     "logging": {"type": "str", "choices": list(LOG_LEVELS), "default": "low"},
     "state": {"type": "str", "choices": ["enabled", "verified"], "default": "enabled"},
+    "seconds": {"type": "float", "default": 60},
 }
 
 
@@ -180,7 +195,9 @@ def main() -> None:
     session = ufw.session_of(ufw.ancestors())
     port = session.port or params["connection_port"]
     ports = sorted({*params["ssh_ports"], *([port] if port else [])})
-    host = ufw.Ufw(Runner())
+    runner = Runner()
+    host = ufw.Ufw(runner)
+    arming = Arming(Guard("ufw", runner), lambda: install.ensure(carried(), runner), params["seconds"], "a playbook")
     try:
         firewall, warnings = build(
             [{key: value for key, value in rule.items() if value is not None} for rule in params["rules"]],
@@ -192,10 +209,11 @@ def main() -> None:
         )
         if params["state"] == "verified":
             verify(module, host, firewall)
-        done = host.apply(firewall, ports, module.check_mode)
+        done = host.apply(firewall, ports, module.check_mode, arming)
+        waits = arming.waiting()
     except RuleError as error:
         module.fail_json(msg=f"The rule set is refused, nothing was changed:\n{error}")
-    except (ufw.UfwError, CommandFailed, OSError) as error:
+    except (ufw.UfwError, TakenBack, GuardError, ArmingFailed, CommandFailed, OSError) as error:
         module.fail_json(msg=str(error))
     for warning in warnings:
         module.warn(f"ufw: {warning}")
@@ -206,6 +224,7 @@ def main() -> None:
         files_changed=[f"/{path}" for path in done.files],
         actions=done.actions,
         ssh_ports=ports,
+        guard=waits,
     )
 
 

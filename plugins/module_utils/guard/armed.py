@@ -8,8 +8,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -29,6 +29,10 @@ PAUSE = 2.0
 
 class GuardError(Exception):
     """The change cannot be armed or confirmed; the message says what to do."""
+
+
+class TakenBack(Exception):
+    """A change was not well on its own host; the old state is back, and the message says why and what of it is not."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,43 @@ class Guard:
         disk.remove(self.folder / "record.json")  # from here on it has ended
         shutil.rmtree(self.folder / "saved", ignore_errors=True)
         return last
+
+
+@dataclass(frozen=True)
+class Arming:
+    """How a change is to be armed. `program` brings what the timer runs, `seconds` is how long it waits for the confirmation."""
+
+    guard: Guard
+    program: Callable[[], object]
+    seconds: float
+    owner: str = ""
+    txn: str = field(default_factory=lambda: os.urandom(4).hex())
+
+    def carry(
+        self,
+        change: Callable[[], None],
+        paths: Sequence[Path],
+        back: Sequence[Sequence[str]],
+        then: Sequence[Sequence[str]] = (),
+    ) -> None:
+        """Arm `paths`, then make the `change`; one that raises is taken back at once.
+
+        Raises TakenBack, and before anything is changed what `Guard.arm` and `program` raise.
+        """
+        self.program()
+        self.guard.arm(self.txn, paths, back, self.seconds, self.owner, then)
+        try:
+            change()
+        except Exception as error:
+            last = self.guard.revert(self.txn, f"not well on the host: {error}")
+            faults = "; ".join(last["faults"]) if last else ""
+            raise TakenBack(f"{error}\nThe old state is back" + (f", but {faults}." if faults else ".")) from error
+
+    def waiting(self) -> dict[str, object]:
+        """What the controller needs for the confirmation; empty when nothing waits."""
+        record = self.guard.record()
+        mine = record is not None and record.txn == self.txn
+        return {"name": self.guard.name, "txn": self.txn, "seconds": self.seconds} if mine else {}
 
 
 def names(folder: Path) -> list[str]:

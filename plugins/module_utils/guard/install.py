@@ -38,7 +38,7 @@ Description=Take changes back that were not confirmed before this host went down
 DefaultDependencies=no
 RequiresMountsFor=/etc /usr /var/lib/slipway
 After=local-fs.target
-Before=sysinit.target shutdown.target
+Before=sysinit.target shutdown.target ufw.service
 Conflicts=shutdown.target
 ConditionPathExistsGlob=/var/lib/slipway/guard/*/record.json
 

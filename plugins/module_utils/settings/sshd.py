@@ -14,12 +14,12 @@ import pwd
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional
 
-from ..guard.armed import Guard, Record
+from ..guard.armed import Arming
 from ..host import files as disk
 from ..host.clock import Clock
 from ..host.runner import Runner
@@ -48,13 +48,12 @@ ACCESS = ("allowusers", "allowgroups", "permitrootlogin", "pubkeyauthentication"
 
 @dataclass
 class Done:
-    """What was, or in check mode would be, done; `record` when a change waits for its confirmation."""
+    """What was, or in check mode would be, done."""
 
     changes: list[Change] = field(default_factory=list)
     actions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
-    record: Optional[Record] = None
 
     @property
     def changed(self) -> bool:
@@ -100,12 +99,8 @@ class Wish:
 class Sshd:
     """sshd of this host."""
 
-    def __init__(
-        self, runner: Runner, connection: Login, program: Callable[[], object] = bool, clock: Optional[Clock] = None
-    ) -> None:
-        """`program` brings what the timer of a guard runs; it is called before the first one is set."""
+    def __init__(self, runner: Runner, connection: Login, clock: Optional[Clock] = None) -> None:
         self.runner = runner
-        self.program = program
         self.connection = connection
         self.clock = clock or Clock()
         self.by_socket = self._active(SOCKET)
@@ -114,14 +109,11 @@ class Sshd:
         self,
         policy: Optional[Policy],
         users: Sequence[accounts.User] = (),
-        check_mode: bool = False,
-        txn: str = "",
-        seconds: float = 120,
-        owner: str = "",
+        arming: Optional[Arming] = None,
     ) -> Done:
-        """Bring the host to `policy` (None: as it was before) and `users`; raises SshdError, GuardError, OSError.
+        """Bring the host to `policy` (None: as it was before) and `users`; only tells what would be done without `arming`.
 
-        The change is armed and not confirmed when this returns with a record.
+        A change of files is armed and not confirmed when this returns. Raises SshdError, TakenBack, and what arming does.
         """
         faults = accounts.check(users)
         if self.connection.user in [user.name for user in users if not user.present]:
@@ -155,9 +147,9 @@ class Sshd:
             news = bool(kept) and not done.changes and self._stale(wish)
             if news:
                 done.actions.append("sshd reads its configuration anew")
-            if done.changed and not check_mode:
-                self._carry_out(done, wish, kept, txn, seconds, owner, news)
-            elif kept and not check_mode:
+            if done.changed and arming:
+                self._carry_out(done, wish, kept, arming, news)
+            elif kept and arming:
                 self._see(wish, kept, effective)
             return done
 
@@ -337,36 +329,26 @@ class Sshd:
 
     # Doing it
 
-    def _carry_out(
-        self, done: Done, wish: Wish, policy: Optional[Policy], txn: str, seconds: float, owner: str, news: bool
-    ) -> None:
+    def _carry_out(self, done: Done, wish: Wish, policy: Optional[Policy], arming: Arming, news: bool) -> None:
+        def change() -> None:
+            for item in done.changes:
+                put(item.path, item.after)
+            if done.changes:
+                self.runner.must([staging.SSHD, "-t"])
+            if news or any(item.effect != "none" for item in done.changes):
+                self._tell()
+            if policy:
+                self._wait_for(wish, policy)
+
         for step in wish.steps:
             self.runner.must(step.argv, data=step.data)
-        if not done.changes:
-            if news and policy:
-                self._tell()
-                self._wait_for(wish, policy)
-            for step in wish.removals:
-                self.runner.must(step.argv, data=step.data)
-        else:
-            self.program()
-            guard = Guard(NAME, self.runner, self.clock)
-            then = [step.argv for step in wish.removals]
-            record = guard.arm(txn, [change.path for change in done.changes], self._back(), seconds, owner, then)
-            try:
-                for change in done.changes:
-                    put(change.path, change.after)
-                self.runner.must([staging.SSHD, "-t"])
-                if any(change.effect != "none" for change in done.changes):
-                    self._tell()
-                if policy:
-                    self._wait_for(wish, policy)
-            except Exception as error:
-                last = guard.revert(txn, f"not healthy: {error}")
-                faults = "; ".join(last["faults"]) if last else ""
-                state = f"the old files are back, but {faults}" if faults else "the old configuration is back"
-                raise SshdError(f"{error}\n{state[0].upper()}{state[1:]}.") from error
-            done.record = record
+        removals = [step.argv for step in wish.removals]
+        if done.changes:
+            arming.carry(change, [item.path for item in done.changes], self._back(), removals)
+            return
+        change()
+        for argv in removals:
+            self.runner.must(argv)
 
     def _tell(self) -> None:
         if self.by_socket:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
+from ..guard.armed import Arming
 from ..host import files as disk
 from ..host.runner import CommandFailed, Runner
 from ..host.session import ancestors as ancestors
@@ -23,6 +24,8 @@ from .ufw_model import Firewall, Session
 
 INIT = "/lib/ufw/ufw-init"
 UNIT = "ufw.service"
+WANTS = "etc/systemd/system/multi-user.target.wants/ufw.service"
+"""The link by which ufw starts at boot."""
 
 
 class UfwError(Exception):
@@ -197,8 +200,13 @@ class Ufw:
         at_boot = installed and self.runner.run(["systemctl", "is-enabled", UNIT]).out.strip() == "enabled"
         return Live(installed, files, tables, at_boot)
 
-    def apply(self, firewall: Firewall, ssh_ports: Iterable[int], check_mode: bool = False) -> Outcome:
-        """Bring the host to `firewall`; raises UfwError after having brought the old state back."""
+    def apply(
+        self, firewall: Firewall, ssh_ports: Iterable[int], check_mode: bool = False, arming: Optional[Arming] = None
+    ) -> Outcome:
+        """Bring the host to `firewall`; raises UfwError after having brought the old state back.
+
+        With `arming` the change is armed and not confirmed when this returns; raises TakenBack too then, and what arming does.
+        """
         live = self.observe()
         outcome = plan(firewall, live)
         if check_mode or not outcome.changed:
@@ -207,14 +215,23 @@ class Ufw:
             raise UfwError("ufw is not installed; install the package ufw first (role slipway.server.ufw does)")
         self._test(firewall, live)
         old = {path: live.files.get(path) for path in outcome.files}
-        try:
-            for path, text in outcome.files.items():
-                self._write(path, text)
-            self._load(firewall, outcome, list(ssh_ports))
-            self._prove(firewall)
-        except Exception as error:
-            self._restore(old, live, list(ssh_ports))
-            raise UfwError(f"{error}\nThe old rules and files are back.") from error
+        active = _active(live.tables)
+
+        def change() -> None:
+            try:
+                for path, text in outcome.files.items():
+                    self._write(path, text)
+                self._load(firewall, outcome, list(ssh_ports))
+                self._prove(firewall)
+            except Exception as error:
+                self._restore(old, live, list(ssh_ports))
+                raise UfwError(f"{error}\nThe old rules and files are back.") from error
+
+        if arming is None or (active and not outcome.files):  # what was changed by hand in the kernel only cannot come back
+            change()
+        else:
+            back = [INIT, "force-reload"] if active else [INIT, "force-stop"]
+            arming.carry(change, [*(self.root / path for path in outcome.files), self.root / WANTS], [back])
         return outcome
 
     def _prove(self, firewall: Firewall) -> None:

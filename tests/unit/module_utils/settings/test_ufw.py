@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Arming, Guard, TakenBack
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
 from ansible_collections.slipway.server.plugins.module_utils.settings import ufw, ufw_compile, ufw_kernel
 from ansible_collections.slipway.server.plugins.module_utils.settings import ufw_model as m
@@ -309,6 +310,40 @@ def test_a_running_firewall_changes_in_one_transaction_for_each_family(host):
     done = ufw.Ufw(host, host.root).apply(build([{"port": 80}]), [22])
     assert done.actions == ["iptables-restore", "ip6tables-restore"]
     assert not [call for call in host.calls if "force-reload" in call]
+
+
+def arming(host):
+    return Arming(Guard("ufw", host, root=host.root), lambda: None, 60)
+
+
+def test_a_change_of_files_waits_for_its_confirmation_and_comes_back(host):
+    before = {path.name: path.read_bytes() for path in (host.root / "etc").rglob("*") if path.is_file()}
+    armed = arming(host)
+    assert ufw.Ufw(host, host.root).apply(build([{"port": 443}]), [22], arming=armed).changed
+    assert armed.waiting() == {"name": "ufw", "txn": armed.txn, "seconds": 60}
+    host.calls.clear()
+    armed.guard.revert()
+    assert f"{ufw.INIT} force-stop" in host.calls  # no firewall was there before
+    assert before == {path.name: path.read_bytes() for path in (host.root / "etc").rglob("*") if path.is_file()}
+
+
+def test_what_was_opened_in_the_kernel_by_hand_is_repaired_at_once(host):
+    ufw.Ufw(host, host.root).apply(build(), [22])
+    host.tables["iptables"] += "\n-A ufw-user-input -p tcp --dport 9000 -j ACCEPT"
+    armed = arming(host)
+    ufw.Ufw(host, host.root).apply(build(), [22], arming=armed)
+    assert armed.waiting() == {}
+
+
+def test_a_guarded_change_that_fails_is_over_at_once(host):
+    ufw.Ufw(host, host.root).apply(build(), [22])
+    before = {path.name: path.read_bytes() for path in (host.root / "etc").rglob("*") if path.is_file()}
+    host.fail = "ufw status"
+    armed = arming(host)
+    with pytest.raises(TakenBack):
+        ufw.Ufw(host, host.root).apply(build([{"port": 443}]), [22], arming=armed)
+    assert armed.waiting() == {}
+    assert before == {path.name: path.read_bytes() for path in (host.root / "etc").rglob("*") if path.is_file()}
 
 
 def test_check_mode_writes_nothing(host):
