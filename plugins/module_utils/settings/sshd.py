@@ -123,7 +123,7 @@ class Sshd:
         with tempfile.TemporaryDirectory(prefix="slipway-sshd-") as name:
             stage = Path(name)
             done, kept = Done(), policy and self._keep_port(policy)
-            wish = self._wish(kept, users, stage)
+            wish = self._wish(kept, users, stage, bool(arming))
             if policy and kept and kept.ports != policy.ports:
                 done.warnings.append(
                     f"port {self.connection.port} stays open, because this run is connected to it. Set ansible_port to"
@@ -157,7 +157,7 @@ class Sshd:
         """Read everything back, changing nothing; the ports. Raises SshdError with all that is not as declared."""
         kept = self._keep_port(policy)
         with tempfile.TemporaryDirectory(prefix="slipway-sshd-") as name:
-            wish = self._wish(kept, (), Path(name))
+            wish = self._wish(kept, (), Path(name), False)
             differing = [str(change.path) for change in plan(Transaction(NAME, files=wish.files))]
         if differing:
             raise SshdError(f"not as declared: {', '.join(differing)}; run the role")
@@ -180,7 +180,7 @@ class Sshd:
             return [self.connection.port or 22]
         return sorted({int(port) for port in effective.get("port", ["22"])})
 
-    def _wish(self, policy: Optional[Policy], users: Sequence[accounts.User], stage: Path) -> Wish:
+    def _wish(self, policy: Optional[Policy], users: Sequence[accounts.User], stage: Path, making: bool) -> Wish:
         shadow = (disk.read_text(Path("/etc/shadow")) or "") if users else ""
         folders, files = accounts.files(users, shadow)
         found = {user.name: accounts.observe(user.name, shadow) for user in users}
@@ -197,7 +197,7 @@ class Sshd:
             specs += [self._like(staging.MAIN, plain)]
             return Wish(tuple(folders), (*specs, *files), {}, tuple(steps), tuple(removals))
         known = self._known()
-        keys, key_files = self._host_keys(stage)
+        keys, key_files = self._host_keys(stage, making)
         keywords = policies.keywords(policy, known, keys, str(BANNER), str(MODULI))
         text, first = policies.render(keywords), staging.includes_first(plain, DROPIN)
         specs = [
@@ -229,8 +229,8 @@ class Sshd:
         asked = {query: self.runner.run(["ssh", "-Q", query]).out.split() for query in sorted(set(policies.QUERIES.values()))}
         return policies.Known(frozenset(staging.effective(self.runner, alone)), asked)
 
-    def _host_keys(self, stage: Path) -> tuple[list[str], list[FileSpec]]:
-        """The keys to use, and those that have to be made: ed25519, and RSA with enough bits."""
+    def _host_keys(self, stage: Path, making: bool) -> tuple[list[str], list[FileSpec]]:
+        """The keys to use, and those that have to be made: ed25519, and RSA with enough bits, which takes a while."""
         paths, specs = [], []
         for kind, candidates in (
             ("ed25519", (staging.FOLDER / "ssh_host_ed25519_key",)),
@@ -239,7 +239,9 @@ class Sshd:
             good = [path for path in candidates if self._good(path, kind)]
             path = good[0] if good else candidates[-1]
             paths.append(str(path))
-            if not good:
+            if not good and kind == "rsa" and not making:
+                specs.append(FileSpec(path, "made by the run\n", mode=0o600, secret=True))
+            elif not good:
                 made = stage / path.name
                 bits = ["-b", str(LEAST_RSA_HOST_KEY)] if kind == "rsa" else []
                 self.runner.must(
