@@ -14,7 +14,7 @@ from typing import Optional
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.guard import armed, cli, install, saved
-from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Guard, GuardError
+from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Arming, Guard, GuardError, TakenBack
 from ansible_collections.slipway.server.plugins.module_utils.guard.deadman import ArmingFailed
 from ansible_collections.slipway.server.plugins.module_utils.host import files
 from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
@@ -268,6 +268,28 @@ def test_command_shows_confirms_reverts(world: World, capsys: pytest.CaptureFixt
     assert run("revert", "ssh") == (0, "ssh: nothing was armed.\n")
     assert "the last change, t1, was confirmed" in run("status")[1]
     assert run("status", "../x")[0] == 1
+
+
+def test_a_change_that_is_not_well_is_over_at_once_and_one_that_is_waits(world: World) -> None:
+    brought: list[int] = []
+
+    def ill() -> None:
+        world.change()
+        raise OSError("it does not start")
+
+    arming = Arming(world.guard(), lambda: brought.append(1), 60, "ann")
+    paths, back = [world.old, world.new, world.link], [["systemctl", "reload", "ssh"]]
+    with pytest.raises(TakenBack, match=r"it does not start\nThe old state is back\."):
+        arming.carry(ill, paths, back)
+    assert world.is_old()
+    assert arming.waiting() == {}
+    arming.carry(world.change, paths, back)
+    assert arming.waiting() == {"name": "ssh", "txn": arming.txn, "seconds": 60}
+    assert Arming(world.guard(), lambda: None, 60).waiting() == {}
+    assert brought == [1, 1]
+    with pytest.raises(GuardError, match="is not confirmed yet"):
+        arming.carry(ill, paths, back)
+    assert world.old.read_text() == "new"
 
 
 def test_a_host_without_applications_says_so(capsys: pytest.CaptureFixture[str]) -> None:
