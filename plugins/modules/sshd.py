@@ -223,7 +223,7 @@ def main() -> None:
         files_changed=[str(change.path) for change in done.changes],
         actions=done.actions,
         ports=done.ports,
-        guard={**waits, "ports": done.ports, "session_port": connection.port, "unit": sshd.UNIT} if waits else {},
+        guard={**waits, "ports": done.ports, "session_port": connection.port, "log": sshd.LOG} if waits else {},
     )
 
 

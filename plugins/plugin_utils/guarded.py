@@ -113,8 +113,10 @@ class GuardedAction(ActionBase):
 
     def _last_words(self, armed: Mapping[str, Any]) -> str:
         """What the service logged, where its module names one: ssh says nothing of why a login failed."""
-        if not armed.get("unit"):
+        if not armed.get("log"):
             return ""
-        command = f"SYSTEMD_COLORS=0 journalctl --unit={armed['unit']} --since=-60s --lines=12 --output=cat --no-pager"
+        # Not by the unit: what a process wrote that has ended meanwhile belongs to none.
+        names = " ".join(f"--identifier={name}" for name in armed["log"])
+        command = f"SYSTEMD_COLORS=0 journalctl {names} --since=-60s --lines=8 --output=cat --no-pager"
         lines = str(self._low_level_execute_command(command, sudoable=True).get("stdout", "")).replace("\r", "").strip()
         return f"\nIts last log lines:\n{lines}" if lines else ""

@@ -42,6 +42,8 @@ RSA_KEY = staging.FOLDER / "slipway_host_rsa_key"
 SOCKET_DROPIN = Path("/etc/systemd/system/ssh.socket.d/60-slipway.conf")
 GENERATOR = Path("/usr/lib/systemd/system-generators/sshd-socket-generator")
 UNIT, SOCKET = "ssh.service", "ssh.socket"
+LOG = ("sshd", "sshd-session", "sshd-auth")
+"""Names under which it logs; the later ones since OpenSSH 9.8."""
 LEAST_RSA_HOST_KEY = 4096
 ACCESS = ("allowusers", "allowgroups", "permitrootlogin", "pubkeyauthentication", "authorizedkeysfile")
 

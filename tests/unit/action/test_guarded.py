@@ -9,7 +9,7 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.slipway.server.plugins.action import guard, sshd
 
-ARMED = {"name": "sshd", "txn": "t1", "seconds": 60, "unit": "ssh.service", "ports": [22], "session_port": 22}
+ARMED = {"name": "sshd", "txn": "t1", "seconds": 60, "log": ["sshd"], "ports": [22], "session_port": 22}
 
 
 class Connection:
