@@ -117,6 +117,8 @@ class GuardedAction(ActionBase):
             return ""
         # Not by the unit: what a process wrote that has ended meanwhile belongs to none.
         names = " ".join(f"--identifier={name}" for name in armed["log"])
-        command = f"SYSTEMD_COLORS=0 journalctl {names} --since=-60s --lines=8 --output=cat --no-pager"
-        lines = str(self._low_level_execute_command(command, sudoable=True).get("stdout", "")).replace("\r", "").strip()
-        return f"\nIts last log lines:\n{lines}" if lines else ""
+        command = f"SYSTEMD_COLORS=0 journalctl {names} --since=-60s --lines=60 --output=cat --no-pager"
+        said = str(self._low_level_execute_command(command, sudoable=True).get("stdout", "")).splitlines()
+        # The sessions of this very run are no news.
+        lines = [line.strip() for line in said if line.strip() and "session" not in line][-8:]
+        return "\n".join(["\nIts last log lines:", *lines]) if lines else ""
