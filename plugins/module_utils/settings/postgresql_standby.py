@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A streaming standby: made by pg_basebackup or brought back by pg_rewind, promoted, and the lag behind its primary.
+
+A new copy grows beside the old data directory and takes its place only when it is whole. A directory with data of its own is
+never removed: it is refused, or with `replace` kept under another name. The password is in a file of the server's user alone.
+"""
+
+from __future__ import annotations
+
+import json
+import pwd
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from ..host import files as disk
+from ..host.clock import Clock
+from ..host.runner import Result, Runner
+from .postgresql import HEADER
+from .postgresql_cluster import Cluster
+from .psql import Psql, SqlError, running_port
+
+DROP_IN = "61-slipway-standby.conf"
+SLOT = re.compile(r"[a-z0-9_]{1,63}")  # PostgreSQL documentation, 26.2.6.1: querying and manipulating replication slots
+SSLMODES = ("require", "verify-ca", "verify-full")
+STREAM_DEADLINE = 60.0  # seconds
+COPY_DEADLINE = 24 * 3600.0  # seconds
+OBSERVE = """
+SELECT jsonb_build_object(
+  'standby', pg_is_in_recovery(),
+  'databases', (SELECT jsonb_agg(datname ORDER BY datname) FROM pg_database
+    WHERE datname NOT IN ('postgres', 'template0', 'template1')),
+  'tables', (SELECT count(*) FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm')),
+  'status', (SELECT status FROM pg_stat_wal_receiver),
+  'host', (SELECT sender_host FROM pg_stat_wal_receiver),
+  'port', (SELECT sender_port FROM pg_stat_wal_receiver),
+  'slot', (SELECT slot_name FROM pg_stat_wal_receiver),
+  'lag_bytes', CASE WHEN pg_is_in_recovery() THEN (SELECT GREATEST(0, pg_wal_lsn_diff(GREATEST(latest_end_lsn,
+    pg_last_wal_receive_lsn()), pg_last_wal_replay_lsn())) FROM pg_stat_wal_receiver) END,
+  'replayed', extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()));
+"""
+
+
+class StandbyError(Exception):
+    """What was asked for was not done; the message says why, what is there now, and what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The primary to follow. `ca` is the path of the certificate that must have signed its own, for verify-ca and verify-full."""
+
+    host: str
+    port: int = 5432
+    user: str = "replicator"
+    slot: str = "standby"
+    sslmode: str = "require"
+    ca: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a running server says of itself. `lag_seconds`: since the last replayed change, 0 when nothing is behind."""
+
+    standby: bool
+    databases: tuple[str, ...] = ()
+    tables: int = 0
+    streaming: bool = False
+    host: str = ""
+    port: int = 0
+    slot: str = ""
+    lag_bytes: Optional[int] = None
+    lag_seconds: Optional[float] = None
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether there is more than a package makes."""
+        return bool(self.databases or self.tables)
+
+    def follows(self, source: Source) -> bool:
+        """Whether it streams from `source` through its slot."""
+        return self.standby and self.streaming and (self.host, self.port, self.slot) == (source.host, source.port, source.slot)
+
+
+@dataclass
+class Outcome:
+    """What was (or, in check mode, would be) done; `kept` is where an old directory with data lies."""
+
+    steps: list[str] = field(default_factory=list)
+    kept: str = ""
+    state: Optional[State] = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a standby may be behind, in bytes and seconds; what is negative is not judged."""
+
+    bytes: int = -1
+    seconds: float = -1
+
+    @property
+    def judges(self) -> bool:
+        """Whether there is any limit."""
+        return self.bytes >= 0 or self.seconds >= 0
+
+    def verdict(self, state: Optional[State]) -> str:
+        """Why `state` is not within the limits; empty when it is."""
+        if state is None:
+            return "the server does not answer"
+        if not state.standby:
+            return "the server is no standby"
+        if not state.streaming or state.lag_bytes is None or state.lag_seconds is None:
+            return "the standby does not stream"
+        if 0 <= self.bytes < state.lag_bytes:
+            return f"the standby is {state.lag_bytes} bytes behind, at most {self.bytes} are allowed"
+        if 0 <= self.seconds < state.lag_seconds:
+            return f"the standby is {state.lag_seconds:.1f} s behind, at most {self.seconds:g} are allowed"
+        return ""
+
+
+def parse_state(line: str) -> State:
+    """The answer to OBSERVE."""
+    data: dict[str, Any] = json.loads(line)
+    behind = data["lag_bytes"]
+    lag = None if behind is None else int(behind)
+    seconds = None if lag is None else 0.0 if lag == 0 else float(data["replayed"] or 0)
+    streaming = data["status"] == "streaming"
+    databases = tuple(data["databases"] or ())
+    address = (data["host"] or "", int(data["port"] or 0), data["slot"] or "")
+    return State(bool(data["standby"]), databases, int(data["tables"]), streaming, *address, lag, seconds)
+
+
+def problems(source: Source) -> list[str]:
+    """Every reason why `source` cannot be followed."""
+    found = []
+    if not source.host:
+        found.append("primary.host: is missing; write the primary's address")
+    if SLOT.fullmatch(source.slot) is None:
+        found.append(f"slot `{source.slot}`: use lower-case letters, digits and _, at most 63")
+    if source.sslmode not in SSLMODES:
+        found.append(f"sslmode `{source.sslmode}`: choose from {', '.join(SSLMODES)}; the log must not travel in clear")
+    elif source.sslmode != "require" and not source.ca:
+        found.append(f"sslmode {source.sslmode}: needs `ca`, the certificate that signed the primary's")
+    return found
+
+
+def slot_name(host: str) -> str:
+    """The slot of a standby called `host`."""
+    return re.sub(r"[^a-z0-9_]", "_", host.lower())[:63]
+
+
+def conninfo(source: Source, passfile: Path, database: str = "") -> str:
+    """A connection string without a password; with `database` for SQL, else for replication."""
+    values = {
+        "host": source.host,
+        "port": str(source.port),
+        "user": source.user,
+        "dbname": database,
+        "passfile": str(passfile),
+        "application_name": source.slot,
+        "sslmode": source.sslmode,
+        "sslrootcert": source.ca,
+        "connect_timeout": "10",
+        "keepalives_idle": "10",
+        "keepalives_interval": "5",
+        "keepalives_count": "3",
+    }
+
+    def quoted(value: str) -> str:
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+    return " ".join(f"{key}={quoted(value)}" for key, value in values.items() if value)
+
+
+def render_passfile(source: Source) -> str:
+    """One line of a password file (PostgreSQL documentation, 34.16); any database and replication."""
+
+    def escaped(text: str) -> str:
+        return text.replace("\\", "\\\\").replace(":", "\\:")
+
+    return f"{escaped(source.host)}:{source.port}:*:{escaped(source.user)}:{escaped(source.password)}\n"
+
+
+def render_settings(source: Source, passfile: Path) -> str:
+    """The drop-in of a standby; without meaning on a primary."""
+    line = conninfo(source, passfile).replace("\\", "\\\\").replace("'", "''")
+    return HEADER + f"primary_conninfo = '{line}'\nprimary_slot_name = '{source.slot}'\n"
+
+
+class Standby:
+    """One cluster as a standby; `home` (of the server's user) is replaced by tests."""
+
+    def __init__(
+        self, cluster: Cluster, runner: Runner, clock: Optional[Clock] = None, home: Path = Path("/var/lib/postgresql")
+    ) -> None:
+        self.cluster = cluster
+        self.runner = runner
+        self.clock = clock or Clock()
+        self.passfile = home / ".slipway-replication"
+        self.drop_in = cluster.etc / "conf.d" / DROP_IN
+        self.data = cluster.data_directory()
+
+    def observe(self) -> Optional[State]:
+        """What the server says; None when it does not answer."""
+        port = running_port(self.data)
+        if port is None:
+            return None
+        try:
+            return parse_state(Psql(self.runner, self.cluster.version, port).must(OBSERVE)[0])
+        except (SqlError, IndexError):
+            return None
+
+    def ensure(self, source: Source, replace: bool = False, check_mode: bool = False) -> Outcome:
+        """Have the cluster stream from `source`; raises StandbyError. An own primary with data is refused unless `replace`."""
+        outcome = Outcome(state=self.observe())
+        state, files = outcome.state, self._stale_files(source)
+        copied = (self.data / "standby.signal").exists()
+        if state is not None and state.follows(source) and not files:
+            return outcome
+        if state is None and not (self.cluster.etc / "postgresql.conf").exists():
+            outcome.steps.append("copied")
+            if check_mode:
+                return outcome
+            raise StandbyError(f"there is no cluster {self.cluster.version}/main; install postgresql-{self.cluster.version}")
+        if not copied:
+            self._refuse(state, replace)
+        outcome.steps.append("followed" if copied else "copied")
+        if check_mode:
+            return outcome
+        self._write_files(source)
+        self._slot(source)
+        if copied:
+            self._reload_or_start(state)
+        else:
+            outcome.kept = self._copy(source, keep=state is None or state.holds_data)
+        outcome.state = self._streams(source)
+        return outcome
+
+    def rejoin(self, source: Source, check_mode: bool = False) -> Outcome:
+        """Take a former primary back to where it and `source` parted, and follow it; raises StandbyError."""
+        outcome = Outcome(["rewound"], state=self.observe())
+        if (outcome.state is not None and outcome.state.standby) or (self.data / "standby.signal").exists():
+            return self.ensure(source, check_mode=check_mode)
+        if check_mode:
+            return outcome
+        self._write_files(source)
+        self._slot(source)
+        self._systemctl("stop", self.cluster.unit)
+        argv = [self._program("pg_rewind"), "--target-pgdata", str(self.data), "--config-file"]
+        argv += [str(self.cluster.etc / "postgresql.conf"), "--source-server", conninfo(source, self.passfile, "postgres")]
+        result = self._as_owner(argv, COPY_DEADLINE)
+        if not result.ok:
+            raise StandbyError(
+                f"pg_rewind could not take this server back; it is stopped and stays so: {result.text()}\n"
+                "What it needs may be gone from pg_wal; a larger wal_keep_size keeps it. A new copy of the primary always works:"
+                " state following with `replace`, which keeps this directory under another name"
+            )
+        self._write(self.data / "standby.signal", "")
+        self.release()
+        self._systemctl("start", self.cluster.unit)
+        outcome.state = self._streams(source)
+        return outcome
+
+    def promote(self, check_mode: bool = False) -> Outcome:
+        """Have the standby take writes; raises StandbyError. Unchanged when it does already."""
+        outcome = Outcome(state=self.observe())
+        if outcome.state is None:
+            raise StandbyError(f"{self.cluster.unit} does not answer. Its last log lines:\n{self.cluster.last_lines()}")
+        if not outcome.state.standby:
+            return outcome
+        outcome.steps.append("promoted")
+        if check_mode:
+            return outcome
+        psql = Psql(self.runner, self.cluster.version, running_port(self.data) or 5432)
+        try:
+            promoted = psql.must("SELECT pg_promote(true, 60)", 90)
+        except SqlError as error:
+            raise StandbyError(f"pg_promote: {error}") from error
+        outcome.state = self.observe()
+        if promoted != ["t"] or outcome.state is None or outcome.state.standby:
+            raise StandbyError(f"the server does not take writes after 60 s. Its last log lines:\n{self.cluster.last_lines()}")
+        return outcome
+
+    def wait(self, limits: Limits, deadline: float) -> Optional[State]:
+        """What the standby says once it is within `limits`; raises StandbyError after `deadline` seconds."""
+        end = self.clock.monotonic() + deadline
+        while True:
+            state = self.observe()
+            verdict = limits.verdict(state)
+            if not verdict:
+                return state
+            if self.clock.monotonic() >= end:
+                raise StandbyError(f"{verdict}, also after {deadline:g} s")
+            self.clock.sleep(0.5)
+
+    def fence(self, check_mode: bool = False) -> Outcome:
+        """Stop the server and keep it from starting again, also at boot; raises StandbyError."""
+        outcome, unit = Outcome(), self.cluster.unit
+        running = self.runner.run(["systemctl", "is-active", unit]).ok or running_port(self.data) is not None
+        if self.fenced() and not running:
+            return outcome
+        outcome.steps.append("fenced")
+        if not check_mode:
+            # In this order: a masked unit has no way to stop but a signal to all, and its standby misses the last words.
+            self._systemctl("stop", unit)
+            self._systemctl("mask", unit)
+            if self.observe() is not None:
+                raise StandbyError(f"{unit} still answers after it was stopped; stop it, then begin again")
+        return outcome
+
+    def fenced(self) -> bool:
+        """Whether it is kept from starting."""
+        return self.runner.run(["systemctl", "is-enabled", self.cluster.unit]).out.strip() == "masked"
+
+    def release(self) -> None:
+        """Let it start again."""
+        if self.fenced():
+            self._systemctl("unmask", self.cluster.unit)
+
+    def _refuse(self, state: Optional[State], replace: bool) -> None:
+        if replace:
+            return
+        if state is None:
+            raise StandbyError(
+                f"{self.cluster.unit} does not answer, so nobody can say whether {self.data} holds data: nothing was changed."
+                " Start it, or allow a new copy with `replace` (the old directory is kept under another name)"
+            )
+        if state.holds_data:
+            what = ", ".join(state.databases) or f"{state.tables} tables"
+            raise StandbyError(
+                f"this server takes writes itself and holds data ({what}): nothing was changed. If it was promoted, put it into"
+                " the group `database` and the former primary into `replica`. If its data is to go, allow a new copy with"
+                " `replace` (the old directory is kept under another name)"
+            )
+
+    def _stale_files(self, source: Source) -> list[Path]:
+        texts = {self.passfile: render_passfile(source), self.drop_in: render_settings(source, self.passfile)}
+        return [path for path, text in texts.items() if disk.read_text(path) != text]
+
+    def _write_files(self, source: Source) -> None:
+        self._write(self.passfile, render_passfile(source), 0o600)
+        self._write(self.drop_in, render_settings(source, self.passfile), 0o644)
+
+    def _write(self, path: Path, text: str, mode: int = 0o600) -> None:
+        owner = pwd.getpwnam(self.cluster.owner)
+        disk.atomic_write(path, text, mode, owner.pw_uid, owner.pw_gid)
+
+    def _program(self, name: str) -> str:
+        return str(self.cluster.library / "bin" / name)
+
+    def _as_owner(self, argv: Sequence[str], timeout: float) -> Result:
+        return self.runner.run(["runuser", "-u", self.cluster.owner, "--", "env", "--chdir=/", *argv], timeout=timeout)
+
+    def _systemctl(self, verb: str, unit: str) -> None:
+        result = self.runner.run(["systemctl", verb, unit])
+        if not result.ok:
+            raise StandbyError(f"systemctl {verb} {unit}: {result.text()}")
+
+    def _slot(self, source: Source) -> None:
+        """Reserve the slot at the primary, which keeps what this standby has not read yet; one that is there is used."""
+        text = conninfo(source, self.passfile, "postgres") + " replication='true'"
+        argv = [self._program("psql"), "-XAtq", "-d", text, "-c", f"CREATE_REPLICATION_SLOT {source.slot} PHYSICAL"]
+        result = self._as_owner(argv, 60)
+        if not result.ok and "already exists" not in result.err:
+            raise StandbyError(
+                f"the primary {source.host} does not let {source.user} in, nothing was copied: {result.text()}\n"
+                "It needs the role with REPLICATION, its password, and a hostssl rule for this host"
+            )
+
+    def _copy(self, source: Source, keep: bool) -> str:
+        """Copy the primary beside the old directory and swap; where the old one lies when it is kept."""
+        fresh, old = self.data.with_name(f"{self.data.name}.new"), self.data.with_name(f"{self.data.name}.old")
+        if keep:
+            old = self.data.with_name(f"{self.data.name}.before-{int(self.clock.now())}")
+        for left in (fresh, *([] if keep else [old])):
+            shutil.rmtree(left, ignore_errors=True)
+        argv = [self._program("pg_basebackup"), "-d", conninfo(source, self.passfile), "-D", str(fresh), "-X", "stream"]
+        result = self._as_owner([*argv, "-S", source.slot, "--checkpoint=fast", "--no-password"], COPY_DEADLINE)
+        if not result.ok:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise StandbyError(f"pg_basebackup failed; the old directory is untouched: {result.text()}")
+        self._write(fresh / "standby.signal", "")
+        self._systemctl("stop", self.cluster.unit)
+        if self.data.exists():
+            self.data.rename(old)
+        try:
+            fresh.rename(self.data)
+            disk.fsync_directory(self.data.parent)
+            self.release()
+            self._systemctl("start", self.cluster.unit)
+            self._answers()
+        except (OSError, StandbyError):
+            if old.exists():
+                self.runner.run(["systemctl", "stop", self.cluster.unit])
+                if self.data.exists():
+                    self.data.rename(fresh)
+                old.rename(self.data)
+                self.runner.run(["systemctl", "start", self.cluster.unit])
+            raise
+        if not keep:
+            shutil.rmtree(old, ignore_errors=True)
+        return str(old) if keep and old.exists() else ""
+
+    def _reload_or_start(self, state: Optional[State]) -> None:
+        if state is None:
+            self.release()
+            self._systemctl("start", self.cluster.unit)
+        else:
+            self._systemctl("reload", self.cluster.unit)
+
+    def _answers(self) -> None:
+        self._until(lambda state: state.standby, "does not answer as a standby")
+
+    def _streams(self, source: Source) -> State:
+        return self._until(lambda state: state.follows(source), f"does not stream from {source.host}")
+
+    def _until(self, done: Callable[[State], bool], what: str) -> State:
+        deadline = self.clock.monotonic() + STREAM_DEADLINE
+        while True:
+            state = self.observe()
+            if state is not None and done(state):
+                return state
+            if self.clock.monotonic() >= deadline:
+                raise StandbyError(
+                    f"{self.cluster.unit} {what} within {STREAM_DEADLINE:g} s. Its last log lines:\n{self.cluster.last_lines()}"
+                )
+            self.clock.sleep(0.2)

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A standby: what is refused, what is copied beside the old directory, and what stays when a copy fails."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+
+from plugins.module_utils.host.runner import Result
+from plugins.module_utils.settings import postgresql_standby as standby
+from plugins.module_utils.settings.postgresql_cluster import Cluster
+
+SOURCE = standby.Source("10.0.0.5", slot="db2", password="se'c:r\\et")
+UNIT = "postgresql@17-main.service"
+ALONE = {"standby": False, "databases": None, "tables": 0, "status": None, "host": None, "port": None, "slot": None}
+ALONE.update(lag_bytes=None, replayed=None)
+STREAMS = {
+    **ALONE,
+    "standby": True,
+    "databases": ["shop"],
+    "status": "streaming",
+    "host": "10.0.0.5",
+    "port": 5432,
+    "slot": "db2",
+}
+STREAMS.update(lag_bytes=0, replayed=900.5)
+
+
+class Host:
+    """A server with one cluster, and a primary; `fails` names a program that does not succeed."""
+
+    def __init__(self, root: Path, state: Optional[dict[str, Any]]) -> None:
+        self.data = root / "lib" / "main"
+        self.state = state
+        self.fails = ""
+        self.masked = False
+        self.calls: list[list[str]] = []
+        self.data.mkdir(parents=True)
+        (self.data / "old").touch()
+        self._listens()
+        etc = root / "etc" / "17" / "main"
+        (etc / "conf.d").mkdir(parents=True)
+        (etc / "postgresql.conf").write_text(f"data_directory = '{self.data}'\n")
+
+    def _listens(self) -> None:
+        if self.state is not None:
+            (self.data / "postmaster.pid").write_text("1\n/\n1\n5432\n")
+
+    def run(self, argv: list[str], data: Any = None, timeout: float = 0, env: Any = None) -> Result:
+        self.calls.append(argv)
+        line = " ".join(argv)
+        if self.fails and self.fails in line:
+            return Result(1, "", f"{self.fails}: no")
+        if "is-enabled" in line:
+            return Result(0, "masked" if self.masked else "enabled-runtime", "")
+        if "is-active" in line:
+            return Result(0 if self.state else 3, "", "")
+        if "mask" in argv or "unmask" in argv:
+            self.masked = "mask" in argv
+        if "pg_basebackup" in line:
+            Path(argv[argv.index("-D") + 1]).mkdir()
+        if argv[:2] == ["systemctl", "stop"]:
+            self.state = None
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
+        if argv[:2] == ["systemctl", "start"] and not self.masked:
+            self.state = STREAMS if (self.data / "standby.signal").exists() else ALONE
+            self._listens()
+        if "pg_promote" in str(data):
+            self.state = ALONE
+            return Result(0, "t\n", "")
+        if "pg_is_in_recovery" in str(data):
+            return Result(0, json.dumps(self.state) + "\n", "") if self.state else Result(2, "", "no server")
+        return Result(0, "", "")
+
+    def named(self, word: str) -> list[str]:
+        return [" ".join(argv) for argv in self.calls if word in " ".join(argv)]
+
+
+class Clock:
+    """A clock that moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def made(root: Path, state: Optional[dict[str, Any]]) -> tuple[Host, standby.Standby]:
+    host, clock = Host(root, state), Clock()
+    cluster = Cluster(host, "17", clock, etc=root / "etc", owner=getpass.getuser(), state=root / "state")  # type: ignore[arg-type]
+    return host, standby.Standby(cluster, host, clock, home=root)  # type: ignore[arg-type]
+
+
+def test_an_empty_cluster_becomes_a_copy_and_stays_one(tmp_path: Path) -> None:
+    host, server = made(tmp_path, ALONE)
+    done = server.ensure(SOURCE)
+    assert done.steps == ["copied"]
+    assert done.state is not None
+    assert done.state.follows(SOURCE)
+    assert sorted(path.name for path in (tmp_path / "lib").iterdir()) == ["main"]
+    assert (host.data / "standby.signal").exists()
+    assert not (host.data / "old").exists()
+    assert server.passfile.stat().st_mode & 0o777 == 0o600
+    assert server.passfile.read_text() == "10.0.0.5:5432:*:replicator:se'c\\:r\\\\et\n"
+    assert not host.named("c:r"), "no password on a command line"
+    host.calls.clear()
+    assert server.ensure(SOURCE).steps == []
+    assert not host.named("pg_basebackup")
+
+
+def test_data_of_its_own_is_refused_or_kept(tmp_path: Path) -> None:
+    host, server = made(tmp_path, {**ALONE, "databases": ["shop"]})
+    with pytest.raises(standby.StandbyError, match=r"holds data \(shop\)(.|\n)*`replace`"):
+        server.ensure(SOURCE)
+    assert (host.data / "old").exists()
+    assert not server.passfile.exists()
+    done = server.ensure(SOURCE, replace=True)
+    assert (Path(done.kept) / "old").exists()
+
+
+def test_a_server_that_does_not_answer_is_refused(tmp_path: Path) -> None:
+    host, server = made(tmp_path, None)
+    with pytest.raises(standby.StandbyError, match="does not answer"):
+        server.ensure(SOURCE)
+    assert (host.data / "old").exists()
+
+
+@pytest.mark.parametrize("program", ["pg_basebackup", "CREATE_REPLICATION_SLOT"])
+def test_a_failed_copy_leaves_what_was_there(tmp_path: Path, program: str) -> None:
+    host, server = made(tmp_path, ALONE)
+    host.fails = program
+    with pytest.raises(standby.StandbyError):
+        server.ensure(SOURCE)
+    assert (host.data / "old").exists()
+    assert host.state == ALONE
+    assert not host.named("systemctl stop")
+
+
+def test_a_copy_that_does_not_start_is_taken_back(tmp_path: Path) -> None:
+    host, server = made(tmp_path, ALONE)
+    host.fails = "systemctl start"
+    with pytest.raises(standby.StandbyError):
+        server.ensure(SOURCE)
+    assert (host.data / "old").exists()
+
+
+def test_check_mode_changes_nothing(tmp_path: Path) -> None:
+    host, server = made(tmp_path, ALONE)
+    assert server.ensure(SOURCE, check_mode=True).steps == ["copied"]
+    assert (host.data / "old").exists()
+    assert not server.passfile.exists()
+    assert not server.drop_in.exists()
+
+
+def test_a_fenced_server_is_stopped_and_masked_once(tmp_path: Path) -> None:
+    host, server = made(tmp_path, {**ALONE, "databases": ["shop"]})
+    assert server.fence().steps == ["fenced"]
+    assert host.masked
+    assert host.state is None
+    assert server.fence().steps == []
+    done = server.rejoin(SOURCE)
+    assert done.steps == ["rewound"]
+    assert not host.masked
+    assert done.state is not None
+    assert done.state.follows(SOURCE)
+
+
+def test_a_rewind_that_fails_leaves_it_stopped_and_fenced(tmp_path: Path) -> None:
+    host, server = made(tmp_path, {**ALONE, "databases": ["shop"]})
+    server.fence()
+    host.fails = "pg_rewind"
+    with pytest.raises(standby.StandbyError, match=r"pg_rewind: no(.|\n)*`replace`"):
+        server.rejoin(SOURCE)
+    assert host.masked
+    assert host.state is None
+
+
+def test_a_standby_is_promoted_once(tmp_path: Path) -> None:
+    _host, server = made(tmp_path, STREAMS)
+    assert server.promote().steps == ["promoted"]
+    assert server.promote().steps == []
+
+
+@pytest.mark.parametrize(
+    ("change", "limits", "says"),
+    [
+        ({}, standby.Limits(0, 0), ""),
+        ({"lag_bytes": 5}, standby.Limits(4), "5 bytes behind"),
+        ({"lag_bytes": 5}, standby.Limits(5), ""),
+        ({"lag_bytes": 5}, standby.Limits(-1, 900), "900.5 s behind"),
+        ({"status": None}, standby.Limits(9), "does not stream"),
+        ({"standby": False}, standby.Limits(9), "no standby"),
+    ],
+)
+def test_lag_is_judged(change: dict[str, Any], limits: standby.Limits, says: str) -> None:
+    verdict = limits.verdict(standby.parse_state(json.dumps({**STREAMS, **change})))
+    assert (says in verdict) if says else not verdict
+
+
+def test_names_and_modes_that_cannot_be_are_told_together() -> None:
+    found = standby.problems(standby.Source("", slot="Db-2", sslmode="prefer"))
+    assert len(found) == 3
+    assert standby.problems(SOURCE) == []
+    assert standby.problems(standby.Source("10.0.0.5", sslmode="verify-ca"))
+    assert standby.slot_name("DB-2.example") == "db_2_example"
