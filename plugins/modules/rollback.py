@@ -80,6 +80,10 @@ verified_ms:
   description: Milliseconds until all looks through nginx had come from the slot.
   type: float
   returned: when traffic moved
+recorded:
+  description: False when the disk is full, so that journal and history do not tell of it.
+  type: bool
+  returned: when traffic moved
 """
 
 from ansible.module_utils.basic import AnsibleModule

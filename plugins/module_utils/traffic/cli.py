@@ -9,6 +9,7 @@ Exit status: 0 done, or nothing to do; 1 refused or failed; 2 wrong usage or unk
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -163,11 +164,25 @@ def _rollback(options: argparse.Namespace, host: Host) -> int:
     text = f"{options.app}: traffic is on {done['to']}"
     if done.get("switch_ms") is not None:
         text += f" ({done.get('release') or 'release unknown'}), moved in {done['switch_ms']} ms, seen through nginx."
-    if app.workers and not options.owner:  # a playbook, which says who asks, hands over those of all hosts
+    if done.get("recorded") is False:
+        text += " The disk is full, so nothing of it is recorded: make room. Until then, other moves need --to SLOT."
+    if not options.owner:  # a playbook, which says who asks, settles and hands over on all hosts
+        text += _follow(host, app, str(done["to"]), str(done["from"]))
+    return _say(options, done, text)
+
+
+def _follow(host: Host, app: App, to: str, left: str) -> str:
+    """What comes after a rollback on this host, in units of their own: nobody waits for it. A word about it."""
+    if to != left and app.slot(to).instances and app.slot(left).instances:
+        from ..guard.deadman import ArmingFailed
+
+        with contextlib.suppress(ArmingFailed):  # then the slot that was left stays until the next deployment
+            host.arm_settle(app.name, to, left)
+    if app.workers:
         from . import workers
 
-        text += " Its workers follow by themselves." if workers.hand_over(host, app, str(done["to"])) else ""
-    return _say(options, done, text)
+        return " Its workers follow by themselves." if workers.hand_over(host, app, to) else ""
+    return ""
 
 
 def _recover(options: argparse.Namespace, host: Host) -> int:

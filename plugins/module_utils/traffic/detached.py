@@ -75,6 +75,7 @@ class Detached:
             "--collect",
             "--quiet",
             f"--setenv={CONTROLLER}={self.host.machine.controller() or ''}",
+            f"--property=ExecStopPost={_when_killed(self.app.name)}",
             COMMAND,
             "move",
             self.app.name,
@@ -141,3 +142,8 @@ class Detached:
             text += f"Its dead man brings the traffic of {self.app.name} back to {last.source} at its deadline. "
         text += f"Traffic is on {active} now. Look: slipway status {self.app.name}; journalctl -u {self.unit}."
         return SlipwayError(text, {"outcome": "died", "txn": txn, "active": active, "progress": list(lines)})
+
+
+def _when_killed(app: str) -> str:
+    """What systemd runs once the run has ended: recovery, unless it ended by itself, which it tells, or was stopped in peace."""
+    return f'/bin/sh -c "case $$SERVICE_RESULT in success|exit-code) ;; *) exec {COMMAND} recover {app} ;; esac"'

@@ -70,7 +70,7 @@ class Disk:
         try:
             size = os.fstat(descriptor).st_size
             torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, (("\n" if torn else "") + line + "\n").encode("utf-8"))
+            _write_whole(descriptor, (("\n" if torn else "") + line + "\n").encode("utf-8"), size)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -142,3 +142,14 @@ class Disk:
         if not isinstance(value, dict):
             raise SlipwayError(f"{path} holds no JSON object. Move it away; it is written anew.")
         return value
+
+
+def _write_whole(descriptor: int, data: bytes, size: int) -> None:
+    """All of `data` or, of a disk that has room for a part of it, nothing: the file then has its `size` again and OSError is raised."""
+    written = 0
+    try:
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise

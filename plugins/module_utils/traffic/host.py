@@ -101,6 +101,11 @@ class Host:
         command = [COMMAND, "retire", app, slot]
         self.retire_timer(app, slot).arm(seconds, command, f"Drain and stop slot {slot} of {app}", insist=True)
 
+    def arm_settle(self, app: str, active: str, left: str) -> None:
+        """Have this host keep slot `left` warm for a while, from now on; raises ArmingFailed."""
+        command = [COMMAND, "settle", app, "--active", active, "--standby", left]
+        Timer(self.runner, self.clock, f"slipway-{app}-settle").arm(0.1, command, f"Settle the slots of {app} after a rollback")
+
     def going_down(self) -> bool:
         """True while the host shuts down: what dies then dies for no fault of its own."""
         return self.runner.run(["systemctl", "is-system-running"], timeout=15).out.strip() == "stopping"

@@ -20,17 +20,22 @@ KEPT = 3
 
 @dataclass(frozen=True)
 class Deadline:
-    """When an unconfirmed switch takes itself back: wall clock, and seconds since boot within the boot `boot_id`."""
+    """When an unconfirmed switch takes itself back: wall clock, and seconds since boot within the boot `boot_id`.
+
+    `length`: seconds that were meant in the beginning, where that is known. More are never left.
+    """
 
     wall: float
     since_boot: float
     boot_id: str
+    length: Optional[float] = None
 
     def left(self, now: Deadline) -> float:
-        """Seconds until then, as of `now`. Within one boot the wall clock may jump as it likes."""
+        """Seconds until then, as of `now`. Within one boot the wall clock may jump as it likes; after another it may be far back."""
         if now.boot_id == self.boot_id:
             return self.since_boot - now.since_boot
-        return self.wall - now.wall
+        left = self.wall - now.wall
+        return left if self.length is None else min(left, self.length)
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,9 @@ def transaction(entries: Sequence[dict[str, object]]) -> Optional[Transaction]:
 def _deadline(value: object) -> Optional[Deadline]:
     if not isinstance(value, dict):
         return None
-    return Deadline(_number(value.get("wall")), _number(value.get("since_boot")), str(value.get("boot_id", "")))
+    length = value.get("length")
+    known = _number(length) if length is not None else None
+    return Deadline(_number(value.get("wall")), _number(value.get("since_boot")), str(value.get("boot_id", "")), known)
 
 
 def _number(value: object) -> float:

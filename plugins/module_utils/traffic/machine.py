@@ -55,7 +55,7 @@ class Machine:
 
     def moment(self, clock: Clock, seconds: float = 0.0) -> Deadline:
         """The point in time `seconds` from now."""
-        return Deadline(clock.now() + seconds, self.since_boot() + seconds, self.boot_id())
+        return Deadline(clock.now() + seconds, self.since_boot() + seconds, self.boot_id(), seconds or None)
 
     def peers(self, port: int, pid: int) -> frozenset[str]:
         """The other ends of established TCP connections to the local `port` in the network of process `pid`."""

@@ -6,7 +6,7 @@
 | anything           | none open                                | nothing                                           |
 | the old slot       | cutover                                  | end it and any canary: nothing is proven          |
 | the old slot       | rollback, switch intended                | finish it: its target was proven before           |
-| the new slot       | confirmed, or a rollback                 | finish the bookkeeping                            |
+| the new slot       | confirmed, or a rollback as far as told  | finish the bookkeeping                            |
 | the new slot       | taking back was intended                 | take back                                         |
 | the new slot       | unconfirmed, destructive migrations      | leave it there: the old slot cannot serve         |
 | the new slot       | unconfirmed, within the deadline         | arm the dead man for the rest of the time         |
@@ -63,7 +63,7 @@ def recover(host: Host, app: App, fired: bool = False) -> Recovered:
         text = f"traffic is on {active}, which is neither {tx.source} nor {tx.target}: flags were moved by hand"
         moves.end(host, app, tx, "overridden", text)
         return Recovered("ended", text, active, tx.txn, True)
-    if tx.kind == "rollback" and tx.has("intent switch"):
+    if tx.kind == "rollback" and (tx.has("intent switch") or active == tx.target):
         flags.switch(tx.target)
         moves.complete(host, app, tx)
         return Recovered("finished", f"finished the rollback to {tx.target}", tx.target, tx.txn, True, rollback=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import Optional
@@ -53,13 +54,19 @@ class Rollback:
 
     def choose(self, request: Request) -> Choice:
         """Where to, and whether at all; raises SlipwayError when that cannot be known or must not be."""
-        traffic, active, pending = self.records.traffic(), self.flags.active(), self.journal.pending()
+        active, pending = self.flags.active(), self.journal.pending()
         if pending is not None and pending.kind == "cutover" and request.to in (PREVIOUS, pending.source):
             if not pending.rollback_allowed and not request.force:
                 raise SlipwayError(self._one_way(pending.release, pending.source))
             if request.txn in (None, pending.txn):
-                return Choice(pending.source, traffic.releases.get(pending.source), pending)
+                release = None
+                with contextlib.suppress(SlipwayError):  # the journal says where to; the records would only tell the release
+                    release = self.records.traffic().releases.get(pending.source)
+                return Choice(pending.source, release, pending)
             return Choice(active, None, None, f"transaction {request.txn} moved nothing here")
+        if pending is not None and pending.kind == "rollback" and request.to == PREVIOUS and active == pending.target:
+            return Choice(active, None, None, f"traffic is on {active} already, by a rollback whose end is not recorded yet")
+        traffic = self.records.traffic()
         if request.txn is not None and request.txn != traffic.txn:
             return Choice(active, None, None, f"transaction {request.txn} moved nothing here")
         target: Optional[str] = request.to
@@ -125,21 +132,30 @@ class Rollback:
             if choice.pending is not None and not self.flags.share(choice.pending.target):
                 moves.end(host, app, choice.pending, "aborted", reason)
                 return {**self._unchanged(choice), "changed": True, "outcome": "aborted", "txn": choice.pending.txn}
-            report = moves.brief_gate(host, app, choice.target, choice.release)
+            report = moves.brief_gate(host, app, choice.target, choice.release, self._wake(choice.target))
             if not report.healthy:
                 raise SlipwayError(
                     f"{app.name} stays on {active}: {choice.target} cannot take the traffic, {report.reason}. "
                     f"Start it (deploy {choice.release or 'a good release'}), or name another slot.",
                     {"outcome": "refused", "from": active, "to": choice.target, "gate": report.as_dict()},
                 )
+            recorded = True
             if choice.pending is not None:
                 times = moves.take_back(host, app, choice.pending, reason, request.reason is not None)
                 txn = choice.pending.txn
             else:
-                txn = self._begin(request, choice, active)
+                txn = os.urandom(6).hex()
+                try:
+                    self._begin(txn, request, choice, active)
+                except OSError:
+                    recorded = False
+                    if self.records.traffic().active not in (None, active):
+                        raise  # the way back from flags that no record explains is the way to the release that was left
                 times = self.flags.switch(choice.target)
-                self.journal.write(txn, "done", "switch", switch_ms=times.switch_ms)
-                moves.complete(host, app, moves.current(host, app, txn))
+                if recorded:
+                    with moves.though_the_disk_is_full():
+                        self.journal.write(txn, "done", "switch", switch_ms=times.switch_ms)
+                        moves.complete(host, app, moves.current(host, app, txn))
             proof = moves.verify(host, app, choice.target, choice.release, request.looks)
             result: dict[str, object] = {
                 "changed": True,
@@ -152,6 +168,7 @@ class Rollback:
                 "durable_ms": times.durable_ms,
                 "verified": proof.ok,
                 "verified_ms": proof.all_ms,
+                "recorded": recorded,
             }
             if not proof.ok:
                 raise SlipwayError(
@@ -161,8 +178,17 @@ class Rollback:
                 )
             return result
 
-    def _begin(self, request: Request, choice: Choice, active: str) -> str:
-        txn = os.urandom(6).hex()
+    def _wake(self, name: str) -> float:
+        """Start again what a drain has stopped of the slot on this host; seconds within which it has to be well."""
+        slot, known = self.app.slot(name), self.records.slot(name)
+        if known is not None and known.drain and slot.instances and slot.managed:
+            from .slots import Slots
+
+            if Slots(self.host, self.app).revive(slot, known):
+                return slot.gate.rules.deadline
+        return moves.BRIEF.deadline
+
+    def _begin(self, txn: str, request: Request, choice: Choice, active: str) -> None:
         lease = self.host.leases(self.app.name).holder()
         bad = self.records.traffic().releases.get(active) if request.reason else None
         self.journal.rotate()
@@ -180,7 +206,6 @@ class Rollback:
             despite=lease.owner if lease is not None else None,
         )
         self.journal.write(txn, "intent", "switch")
-        return txn
 
     def _unchanged(self, choice: Choice) -> dict[str, object]:
         active = self.flags.active()

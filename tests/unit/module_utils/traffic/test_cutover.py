@@ -249,6 +249,53 @@ def test_rollback_to_the_slot_before(world: World) -> None:
     assert back(world, to="green", force=True)["outcome"] == "rolled_back"
 
 
+def test_rollback_needs_no_room_on_the_disk_and_twice_does_no_harm(world: World) -> None:
+    deployed(world)
+    world.disk.full = True
+    done = back(world)
+    assert (done["outcome"], done["recorded"], world.serving) == ("rolled_back", False, "blue")
+    with pytest.raises(OSError, match="No space left"):
+        back(world)
+    assert world.serving == "blue"
+    world.disk.full = False
+    assert recovery.recover(world.host, world.app).action == "nothing"
+    assert back(world, to="blue")["outcome"] == "unchanged"
+
+
+@pytest.mark.parametrize("room", [1, 2, 3])
+def test_rollback_on_a_disk_that_fills_up_meanwhile_is_finished_later(world: World, room: int) -> None:
+    deployed(world)
+    append, left = world.disk.append, [room]
+
+    def fill(path: Path, line: str) -> None:
+        world.disk.full = left[0] == 0
+        left[0] -= 1
+        append(path, line)
+
+    world.disk.append = fill  # type: ignore[method-assign]
+    assert back(world)["outcome"] == "rolled_back"
+    del world.disk.append
+    assert (world.serving, back(world)["outcome"], world.serving) == ("blue", "unchanged", "blue")
+    world.disk.full = False
+    assert recovery.recover(world.host, world.app).action == "finished"
+    assert (world.serving, world.host.records("shop").traffic().active, world.history()[-1]) == ("blue", "blue", "rolled_back")
+
+
+def test_rollback_of_what_is_not_confirmed_needs_the_journal_only(world: World) -> None:
+    deployed(world)
+    switch(world, "blue", "v1", "t2")
+    world.layout.traffic("shop").write_text("{", encoding="utf-8")
+    assert back(world)["to"] == "green"
+
+
+def test_after_a_restart_with_a_clock_far_back_no_more_time_is_left_than_was_meant(world: World) -> None:
+    switch(world)
+    world.reboot()
+    world.clock.wall -= 10 * 365 * 86400
+    found = recovery.recover(world.host, world.app)
+    assert (found.action, 0 < found.left <= 60) == ("waiting", True)
+
+
 def test_rollback_refuses_a_target_that_does_not_answer(world: World) -> None:
     deployed(world)
     world.sensors.well["blue"] = False

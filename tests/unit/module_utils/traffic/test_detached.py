@@ -106,3 +106,11 @@ def test_lines_of_a_torn_file(world: World, run: Detached) -> None:
         stream.write('no json\n{"state": "torn')
     lines, offset = progress.lines()
     assert ([line["text"] for line in lines], offset) == (["one"], 2)
+
+
+def test_a_run_that_is_killed_is_recovered_from_at_once(run: Detached, world: World) -> None:
+    run.start(GREEN)
+    [argv] = started(world)
+    told = next(word for word in argv if word.startswith("--property=ExecStopPost="))
+    assert "success|exit-code) ;;" in told
+    assert "exec /usr/local/sbin/slipway recover shop ;;" in told

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Callable, Optional
 
 import pytest
+from ansible_collections.slipway.server.plugins.module_utils.health.model import ProbeResult
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
 from ansible_collections.slipway.server.plugins.module_utils.traffic import archive, drain, machine, recovery, retire, status
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cli import main
 from ansible_collections.slipway.server.plugins.module_utils.traffic.config import DrainLimits
 from ansible_collections.slipway.server.plugins.module_utils.traffic.drivers import Artifact
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
-from ansible_collections.slipway.server.plugins.module_utils.traffic.records import SlotState
+from ansible_collections.slipway.server.plugins.module_utils.traffic.records import SlotState, Traffic
 from ansible_collections.slipway.server.plugins.module_utils.traffic.retire import Retirement
 from ansible_collections.slipway.server.plugins.module_utils.traffic.slots import Request, Slots
 from hypothesis import given
@@ -287,6 +288,22 @@ def test_a_rollback_on_the_edge_ends_the_drain_and_the_slot_serves(tmp_path: Pat
     assert alive(world) == [1, 2, 3]
     assert (kept(world).state, kept(world).drain, kept(world).retire_at) == ("active", None, None)
     assert world.history()[-1] == "drain_called_off"
+
+
+def test_a_rollback_starts_again_what_a_drain_has_stopped(tmp_path: Path) -> None:
+    world = prepared(tmp_path, edge=True)
+    world.machine.open = {3000: {"a"}, 3001: {"b"}, 3002: {"c"}}
+    world.host.records("shop").save_traffic(Traffic("green", "blue", {"blue": "v1", "green": "v2"}))
+    run(world, seconds=100 + 265)
+    assert alive(world) == [2, 3]
+    looked = world.sensors._judge
+    world.sensors._judge = lambda slot, release: looked(slot, release) if alive(world) == [1, 2, 3] else ProbeResult(False, "")  # type: ignore[method-assign]
+    assert main(["rollback", "shop"], world.host) == 0
+    assert (world.serving, alive(world)) == ("blue", [1, 2, 3])
+    assert world.runner.timers["slipway-shop-settle"][1] == ["--active", "blue", "--standby", "green"]
+    assert "slot blue has the traffic again: left alone" in run(world)
+    assert main(["settle", "shop", "--active", "blue", "--standby", "green"], world.host) == 0
+    assert (kept(world).state, kept(world, "green").state) == ("active", "standby")
 
 
 def test_marking_it_active_ends_the_drain_too(replicas: World) -> None:

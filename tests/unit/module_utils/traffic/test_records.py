@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.health.limits import Limits
 from ansible_collections.slipway.server.plugins.module_utils.traffic import config, journal
+from ansible_collections.slipway.server.plugins.module_utils.traffic.disk import Disk
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import Busy, SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.lease import change
 from ansible_collections.slipway.server.plugins.module_utils.traffic.records import SlotState, check_release
@@ -163,3 +167,21 @@ def test_slots_and_bad_releases(world: World) -> None:
 def test_release_names(release: str) -> None:
     with pytest.raises(SlipwayError, match="no name for a release"):
         check_release(release)
+
+
+def test_a_line_for_which_there_is_room_for_a_part_only_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, path, write = Disk(), tmp_path / "journal", os.write
+    disk.append(path, "first")
+
+    def short(descriptor: int, data: bytes) -> int:
+        if len(data) < len(b"second\n"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[:3])
+
+    monkeypatch.setattr(os, "write", short)
+    with pytest.raises(OSError, match="No space left"):
+        disk.append(path, "second")
+    assert path.read_text() == "first\n"
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:2]))
+    disk.append(path, "third")
+    assert path.read_text() == "first\nthird\n"
