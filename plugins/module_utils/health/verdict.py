@@ -26,6 +26,8 @@ LEAST_STRATUM = 10
 LEAST_ERRORS = 5
 # Milliseconds that a typical answer must have become slower; the log knows whole ones.
 LEAST_SHIFT_MS = 2.0
+# A chance of errors below this is no proof, but a reason to see more before the release passes.
+SUSPECT = 0.1
 STRATA = 64
 OTHERS = "others"
 
@@ -35,7 +37,8 @@ class Verdict:
     """What a look says. `outcome`: pass, fail or inconclusive; `action`: pass, fail or hold, by the policy.
 
     P-values are one-sided and None for what was not compared; `threshold` is what they are held against. `error_ratio` and
-    `latency_ratio` tell how many times the candidate has more errors and takes longer; None for no comparison.
+    `latency_ratio` tell how many times the candidate has more errors and takes longer; None for no comparison. `suspect`: so
+    many errors come seldom by chance. That condemns nobody, but as many requests again should be seen where there is time.
     """
 
     outcome: str
@@ -51,6 +54,7 @@ class Verdict:
     error_ratio: Optional[float] = None
     latency_p: Optional[float] = None
     latency_ratio: Optional[float] = None
+    suspect: bool = False
 
     def lines(self) -> list[str]:
         """The verdict for people: what and why, then the figures of both slots, then what else was seen."""
@@ -114,7 +118,13 @@ def judge(candidate: Figures, control: Optional[Figures], limits: Limits, look: 
         error_ratio,
         shift.p_value if shift else None,
         shift.ratio if shift else None,
+        _suspect(candidate, limits, error_p),
     )
+
+
+def _suspect(candidate: Figures, limits: Limits, error_p: Optional[float]) -> bool:
+    chance = binomial_tail(candidate.errors, candidate.requests, limits.usual_error_percent / 100.0)
+    return candidate.errors > 0 and (chance if error_p is None else error_p) <= SUSPECT
 
 
 def _burst(candidate: Figures, other: Figures, limits: Limits, seen: _Findings) -> None:

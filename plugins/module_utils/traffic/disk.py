@@ -145,7 +145,7 @@ class Disk:
 
 
 def _write_whole(descriptor: int, data: bytes, size: int) -> None:
-    """All of `data` or, of a disk that has room for a part of it, nothing: the file then has its `size` again and OSError is raised."""
+    """All of `data`; raises OSError, and leaves the file with its `size` as before, where the disk has room for a part only."""
     written = 0
     try:
         while written < len(data):

@@ -31,7 +31,7 @@ class Deadline:
     length: Optional[float] = None
 
     def left(self, now: Deadline) -> float:
-        """Seconds until then, as of `now`. Within one boot the wall clock may jump as it likes; after another it may be far back."""
+        """Seconds until then, as of `now`. Within one boot the wall clock may jump; after another it may be far back."""
         if now.boot_id == self.boot_id:
             return self.since_boot - now.since_boot
         left = self.wall - now.wall

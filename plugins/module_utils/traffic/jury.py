@@ -15,8 +15,8 @@ from ..health.samples import Figures, Sample, tally
 from ..health.verdict import FAIL, LEAST_CONTROL, PASS, Verdict, judge
 from ..host.clock import Clock
 
-LOOKS_A_STEP = 3
-"""A step is judged at most this often: when it has enough requests, when it may end, and when it must."""
+LOOKS_A_STEP = 4
+"""A step is judged at most this often: when it has enough requests, when it may end, with as many again, and when it must end."""
 ROUND = 10
 """Synthetic requests in one round, so that it ends in time to look at the health of the slot, too."""
 
@@ -89,6 +89,7 @@ class LogJury:
         self._share = 0
         self._judged: set[str] = set()
         self._looks = 0
+        self._wanted = 0
 
     def open(self, share: int) -> None:
         """What was not read yet belongs to the step before."""
@@ -96,6 +97,7 @@ class LogJury:
         self._share = share
         self._step = {}
         self._judged = set()
+        self._wanted = 0
 
     def hear(self, due: bool, last: bool) -> Ruling:
         """A ruling of the traffic in this step so far."""
@@ -106,11 +108,14 @@ class LogJury:
         reason = self._reason(candidate, due, last)
         if reason is None:
             return Ruling()
-        self._judged.add(reason)
+        self._judged |= {reason, "enough"} if candidate.requests >= self.limits.min_samples else {reason}
         self._looks += reason != "burst"  # errors in a row are no matter of chance, and take nothing of what a look may cost
         verdict = self._judge(candidate)
         figures = {"share": self._share, **verdict.as_dict()}
         text = self._text(verdict)
+        if reason == "due" and verdict.suspect and verdict.outcome == PASS:
+            self._wanted = 2 * candidate.requests
+            return Ruling(f"{text}, but so many failed that more of them are looked at", True, figures=figures)
         if verdict.outcome == FAIL:
             self.verdicts.append(figures)
             return Ruling(text, True, False, True, True, figures)
@@ -132,6 +137,8 @@ class LogJury:
             return "last"
         if due and "due" not in self._judged:
             return "due"
+        if self._wanted and candidate.requests >= self._wanted and "more" not in self._judged:
+            return "more"
         return "enough" if enough and "enough" not in self._judged else None
 
     def _judge(self, candidate: Figures) -> Verdict:

@@ -300,7 +300,7 @@ def test_a_rollback_starts_again_what_a_drain_has_stopped(tmp_path: Path) -> Non
     world.sensors._judge = lambda slot, release: looked(slot, release) if alive(world) == [1, 2, 3] else ProbeResult(False, "")  # type: ignore[method-assign]
     assert main(["rollback", "shop"], world.host) == 0
     assert (world.serving, alive(world)) == ("blue", [1, 2, 3])
-    assert world.runner.timers["slipway-shop-settle"][1] == ["--active", "blue", "--standby", "green"]
+    assert world.runner.timers["slipway-shop-settle"][1][1:] == ["settle", "shop", "blue", "green"]
     assert "slot blue has the traffic again: left alone" in run(world)
     assert main(["settle", "shop", "--active", "blue", "--standby", "green"], world.host) == 0
     assert (kept(world).state, kept(world, "green").state) == ("active", "standby")
