@@ -104,6 +104,10 @@ outcome:
     - In failures V(aborted), V(rolled_back), V(failed) when nothing may be taken back, or V(died) when the run was killed.
   type: str
   returned: always
+guilty:
+  description: Whether the release itself failed and is marked bad. A hook that aborts, or nginx that ends, is no fault of it.
+  type: bool
+  returned: when traffic was taken back
 txn:
   description: The transaction.
   type: str

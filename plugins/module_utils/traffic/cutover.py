@@ -469,7 +469,7 @@ class Cutover:
         return SlipwayError(
             f"{self.app.name} is back on {tx.source} after {times.switch_ms:g} ms: {tx.target} failed, {reason}."
             + (f" Release {tx.release} is marked bad on {self.app.host}." if guilty and tx.release else ""),
-            {"outcome": "rolled_back", **facts},
+            {"outcome": "rolled_back", "guilty": guilty, **facts},
         )
 
     def _result(self, tx: Transaction, outcome: str, changed: bool) -> dict[str, object]:

@@ -15,6 +15,7 @@ from .host import Host
 from .journal import Transaction
 
 PREVIOUS = "previous"
+BY_HAND = "rolled back by hand"
 LOCK_WAIT = 0.3
 
 
@@ -128,7 +129,7 @@ class Rollback:
             if choice.why_not:
                 return self._unchanged(choice)
             active = self.flags.active()
-            reason = request.reason or "rolled back by hand"
+            reason = request.reason or (BY_HAND if request.txn is None else "the deployment failed elsewhere")
             if choice.pending is not None and not self.flags.share(choice.pending.target):
                 moves.end(host, app, choice.pending, "aborted", reason)
                 return {**self._unchanged(choice), "changed": True, "outcome": "aborted", "txn": choice.pending.txn}
@@ -201,7 +202,7 @@ class Rollback:
             target=choice.target,
             release=choice.release,
             owner=request.owner,
-            why=request.reason or "rolled back by hand",
+            why=request.reason or BY_HAND,
             bad=bad,
             despite=lease.owner if lease is not None else None,
         )
