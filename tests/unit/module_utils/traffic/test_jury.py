@@ -106,6 +106,25 @@ def test_errors_that_seldom_come_by_chance_are_looked_at_for_longer(log: Log, ag
     assert (ruling.done, ruling.guilty) == (again == 0.0, again > 0.0)
 
 
+def first_step(errors: float, seed: int) -> str:
+    """How the first step of a canary ends that gets 25 % of the traffic: 100 requests when it may end, 400 until it must."""
+    log = Log()
+    made = jury(log)
+    for number in range(4):
+        log.traffic("blue", 300, errors=0.01, seed=1000 * seed + number)
+        log.traffic("green", 100, errors=errors, seed=1000 * seed + 500 + number)
+        ruling = made.hear(due=True, last=number == 3)
+        if ruling.done or ruling.trouble:
+            break
+    return "taken back" if ruling.trouble else "passed"
+
+
+@pytest.mark.parametrize(("errors", "end", "least"), [(0.10, "taken back", 0.985), (0.01, "passed", 0.985)])
+def test_a_release_is_judged_rightly_in_its_first_step(errors: float, end: str, least: float) -> None:
+    releases = 300
+    assert sum(first_step(errors, seed) == end for seed in range(releases)) >= least * releases
+
+
 def test_a_suspicion_condemns_nobody_when_the_time_is_over(log: Log) -> None:
     made = jury(log)
     log.traffic("green", 96, seed=2)
