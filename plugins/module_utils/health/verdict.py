@@ -38,7 +38,8 @@ class Verdict:
 
     P-values are one-sided and None for what was not compared; `threshold` is what they are held against. `error_ratio` and
     `latency_ratio` tell how many times the candidate has more errors and takes longer; None for no comparison. `suspect`: so
-    many errors come seldom by chance. That condemns nobody, but as many requests again should be seen where there is time.
+    many errors come seldom by chance, at the usual rate or at the control's. That condemns nobody, but as many requests again
+    should be seen where there is time.
     """
 
     outcome: str
@@ -124,7 +125,7 @@ def judge(candidate: Figures, control: Optional[Figures], limits: Limits, look: 
 
 def _suspect(candidate: Figures, limits: Limits, error_p: Optional[float]) -> bool:
     chance = binomial_tail(candidate.errors, candidate.requests, limits.usual_error_percent / 100.0)
-    return candidate.errors > 0 and (chance if error_p is None else error_p) <= SUSPECT
+    return candidate.errors > 0 and min(chance, 1.0 if error_p is None else error_p) <= SUSPECT
 
 
 def _burst(candidate: Figures, other: Figures, limits: Limits, seen: _Findings) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Optional
 
+from . import transient
 from .config import App
 from .cutover import Cutover, Request
 from .errors import Busy, SlipwayError
@@ -68,14 +69,12 @@ class Detached:
         progress = self.host.progress(self.app, txn)
         progress.forget()
         self.host.disk.write(progress.request, json.dumps(asdict(request)) + "\n", 0o600)
+        origin = {CONTROLLER: self.host.machine.controller() or ""}
         argv = [
-            "systemd-run",
-            f"--unit={self.unit}",
+            *transient.options(self.unit, origin, [f"ExecStopPost={_when_killed(self.app.name)}"]),
             f"--description=Move {self.app.name} to {request.to}: {txn}",
             "--collect",
             "--quiet",
-            f"--setenv={CONTROLLER}={self.host.machine.controller() or ''}",
-            f"--property=ExecStopPost={_when_killed(self.app.name)}",
             COMMAND,
             "move",
             self.app.name,
