@@ -26,7 +26,7 @@ options:
     suboptions:
       name: {description: Name of the entry and of its directory., type: str, required: true}
       domains: {description: Names that the certificate has to cover., type: list, elements: str, required: true}
-      source: {description: Where the certificate comes from., type: str, choices: [selfsigned, files], default: selfsigned}
+      source: {description: Where the certificate comes from., type: str, choices: [selfsigned, files, acme], default: selfsigned}
       certificate:
         description: Path on the controller, or PEM text, of the certificate followed by its intermediate ones.
         type: str
@@ -49,6 +49,24 @@ options:
     description: Days for which a self-signed certificate is made.
     type: int
     default: 365
+  acme:
+    description: How the entries of source C(acme) are got. Required when there are such entries.
+    type: dict
+    suboptions:
+      server: {description: Directory of the authority., type: str, required: true}
+      email: {description: Contact., type: str, default: ""}
+      ca: {description: File with the root of the authority's own certificate., type: str, default: ""}
+      webroot: {description: Directory from which challenges are served., type: path, default: /var/lib/slipway/acme}
+      http_port: {description: Port on which they are served., type: int, default: 80}
+      key_type: {description: Kind of the key., type: str, choices: [ecdsa, rsa], default: ecdsa}
+      group: {description: Group that may read the pair; root alone when empty., type: str, default: ""}
+  issue:
+    description:
+      - Ask the authority for the entries of source C(acme) that have no certificate of it, or one that does not fit. Other entries
+        are not looked at. Needs C(certbot), and a web server that serves the challenges.
+      - Without it an entry of source C(acme) that has nothing gets a self-signed certificate, so that a server can start.
+    type: bool
+    default: false
   reload_units:
     description: Units that are reloaded, when they run, after a certificate that was there before has been replaced.
     type: list
@@ -106,20 +124,29 @@ mismatches:
   returned: always
 """
 
-import grp
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
-from ansible_collections.slipway.server.plugins.module_utils.settings import certificates, proof
+from ansible_collections.slipway.server.plugins.module_utils.settings import acme, certificates, proof
 from ansible_collections.slipway.server.plugins.module_utils.settings.readback import look
 
 ENTRY = {
     "name": {"type": "str", "required": True},
     "domains": {"type": "list", "elements": "str", "required": True},
-    "source": {"type": "str", "choices": ["selfsigned", "files"], "default": "selfsigned"},
+    "source": {"type": "str", "choices": ["selfsigned", "files", "acme"], "default": "selfsigned"},
     "certificate": {"type": "str"},
     "key": {"type": "str", "no_log": True},
+}
+ACME = {
+    "server": {"type": "str", "required": True},
+    "email": {"type": "str", "default": ""},
+    "ca": {"type": "str", "default": ""},
+    "webroot": {"type": "path", "default": "/var/lib/slipway/acme"},
+    "http_port": {"type": "int", "default": 80},
+    "key_type": {"type": "str", "choices": list(acme.KEYS), "default": "ecdsa"},
+    "group": {"type": "str", "default": ""},
 }
 SPEC = {
     "entries": {
@@ -133,6 +160,8 @@ SPEC = {
     "group": {"type": "str", "default": ""},
     "min_days": {"type": "int", "default": 30},
     "lifetime": {"type": "int", "default": 365},
+    "acme": {"type": "dict", "options": ACME},
+    "issue": {"type": "bool", "default": False},
     "reload_units": {"type": "list", "elements": "str", "default": []},
     "readback": proof.OPTION,
 }
@@ -146,28 +175,28 @@ def reload(runner: Runner, units: list[str]) -> list[str]:
     return running
 
 
-def group_id(name: str, check_mode: bool) -> int:
-    """Number of the group, -1 for none; in check mode it may not be there yet. Raises CertificateError."""
-    try:
-        return grp.getgrnam(name).gr_gid if name else -1
-    except KeyError:
-        if check_mode:
-            return -1
-        raise certificates.CertificateError(f"- there is no group `{name}`; install the service that has it first") from None
+def bring(runner: Runner, params: dict[str, Any], check_mode: bool) -> certificates.Outcome:
+    """All entries to disk, or those that an authority issues; raises CertificateError."""
+    account = dict(params["acme"] or {"group": ""})
+    reader = account.pop("group")
+    entries = []
+    for one in params["entries"]:
+        may_read = params["group"] or (reader if one["source"] == "acme" else "")
+        pair = (one["certificate"] or "", one["key"] or "")
+        entries.append(certificates.Entry(one["name"], tuple(one["domains"]), one["source"], *pair, may_read))
+    store = certificates.Store(runner, Path(params["directory"]))
+    if not params["issue"]:
+        return store.converge(entries, params["min_days"], params["lifetime"], check_mode)
+    account["webroot"] = Path(account["webroot"])
+    return acme.Issuer(runner, store, acme.Account(**account)).issue(entries, check_mode)
 
 
 def main() -> None:
     """Read parameters, ask the library, answer."""
-    module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
+    module = QuietModule(argument_spec=SPEC, supports_check_mode=True, required_if=[("issue", True, ["acme"])])
     params, runner = module.params, Runner()
-    entries = [
-        certificates.Entry(e["name"], tuple(e["domains"]), e["source"], e["certificate"] or "", e["key"] or "")
-        for e in params["entries"]
-    ]
     try:
-        gid = group_id(params["group"], module.check_mode)
-        store = certificates.Store(runner, Path(params["directory"]), gid=gid)
-        done = store.converge(entries, params["min_days"], params["lifetime"], module.check_mode)
+        done = bring(runner, params, module.check_mode)
         units = params["reload_units"] if done.replaced and not module.check_mode else []
         reloaded = reload(runner, units)
     except certificates.CertificateError as error:

@@ -110,6 +110,7 @@ class Builder:
         if host.has("edge"):
             values["nginx_sites"] = [self._site(app) for app in self.inventory.apps]
             values["certificates_entries"] = [_certificate(app) for app in self.inventory.apps]
+            values["certificates_acme_group"] = "www-data"
         facts = self.facts.get(host.name)
         if host.has("database"):
             values.update(self._database(host, facts, sized))
@@ -207,6 +208,7 @@ class Builder:
             "aliases": list(app.aliases),
             "certificate": f"/etc/slipway/tls/{app.name}/fullchain.pem",
             "key": f"/etc/slipway/tls/{app.name}/privkey.pem",
+            "certificate_reread": app.tls.source == "acme",
             "slots": [{"name": slot, "members": list(self.members[app.name][slot])} for slot in app.slot_order()],
             "flags": f"{description.STATE}/{app.name}/flags",
             "websockets": list(app.websockets),

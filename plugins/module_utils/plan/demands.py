@@ -36,6 +36,7 @@ def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str,
     if host.has("edge"):
         ports += [_port(port, "nginx", ["nginx.service"]) for port in (80, 443)]
         roles += ["certificates", "nginx"]
+        roles += ["acme"] if any(app.tls.source == "acme" for app in inventory.apps) else []
     if host.has("database"):
         ports.append(_port(POSTGRESQL_PORT, "PostgreSQL", ["postgresql*.service"]))
         ports.append(_port(pooler_port(host), "pgbouncer", ["pgbouncer.service"]))

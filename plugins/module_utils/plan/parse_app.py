@@ -205,7 +205,7 @@ def _tls(read: Reader, data: Mapping[str, Any], key: str) -> Tls:
     path = key + ".tls"
     raw = data.get("tls")
     tls = read.mapping(raw, path, ("source", "certificate", "key")) if raw is not None else {}
-    source = read.choice(tls, "source", path, ("selfsigned", "files"), "selfsigned")
+    source = read.choice(tls, "source", path, ("selfsigned", "files", "acme"), "selfsigned")
     wanted = source == "files"
     return Tls(
         source=source,

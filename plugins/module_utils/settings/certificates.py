@@ -7,6 +7,7 @@ Everything is read with the `openssl` command. Private keys reach it through its
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import re
 import ssl
@@ -51,13 +52,17 @@ class CertificateError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """One certificate that has to be there. `certificate` (leaf first) and `key` are PEM texts of the source `files`."""
+    """One certificate that has to be there. `certificate` (leaf first) and `key` are PEM texts of the source `files`.
+
+    `group` may read the pair, so that a server can do so for each handshake; without one, root alone.
+    """
 
     name: str
     domains: tuple[str, ...]
     source: str = "selfsigned"
     certificate: str = ""
     key: str = field(default="", repr=False)
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -216,12 +221,9 @@ class OpenSsl:
 class Store:
     """The certificates under one directory, each in a directory of its own name."""
 
-    def __init__(self, runner: Runner, directory: Path, clock: Optional[Clock] = None, gid: int = -1) -> None:
-        """A group `gid` other than -1 may read the keys, too."""
+    def __init__(self, runner: Runner, directory: Path, clock: Optional[Clock] = None) -> None:
         self.openssl = OpenSsl(runner)
         self.directory = directory
-        self.gid = gid
-        self.key_mode = 0o600 if gid == -1 else 0o640
         self.clock = clock or Clock()
 
     def converge(self, entries: Sequence[Entry], min_days: int, lifetime: int, check_mode: bool = False) -> Outcome:
@@ -245,6 +247,22 @@ class Store:
         for entry in entries:
             self._one(entry, min_days, lifetime, check_mode, outcome)
         return outcome
+
+    def present(self, name: str) -> tuple[Pair, Optional[Facts]]:
+        """The pair that stands on disk under `name`, and what it says of itself."""
+        folder = self.directory / name
+        pair = Pair(disk.read_text(folder / CERTIFICATE) or "", disk.read_text(folder / KEY) or "")
+        return pair, self.openssl.facts("".join(blocks(pair.chain, "CERTIFICATE")))
+
+    def fits(self, entry: Entry, pair: Pair, facts: Optional[Facts], min_days: int) -> bool:
+        """Whether the pair covers the entry's domains, is valid for `min_days` more, and belongs together."""
+        return (
+            facts is not None
+            and all(covers(facts.names, domain) for domain in entry.domains)
+            and facts.begins <= self.clock.now()
+            and facts.days_left(self.clock.now()) >= min_days
+            and self.openssl.public_key("".join(blocks(pair.key, "PRIVATE KEY"))) == facts.public_key
+        )
 
     def problems(self, entry: Entry, min_days: int) -> list[str]:
         """Why the given files of `entry` cannot be used; nothing for a self-signed entry."""
@@ -297,12 +315,10 @@ class Store:
         return found
 
     def _one(self, entry: Entry, min_days: int, lifetime: int, check_mode: bool, outcome: Outcome) -> None:
-        folder = self.directory / entry.name
-        present = Pair(disk.read_text(folder / CERTIFICATE) or "", disk.read_text(folder / KEY) or "")
-        before = self.openssl.facts("".join(blocks(present.chain, "CERTIFICATE")))
+        present, before = self.present(entry.name)
         wanted = self._wanted(entry, present, before, min_days)
         if wanted == present:
-            self._repair(folder, check_mode, outcome)
+            self._repair(entry, check_mode, outcome)
             if before:
                 outcome.facts[entry.name] = before
             return
@@ -311,21 +327,17 @@ class Store:
         after = self.openssl.facts(wanted.chain) if wanted else None
         self._note(outcome, entry, before, after)
         if wanted and not check_mode:
-            self._write(folder, present, wanted)
+            self._write(entry, present, wanted)
 
     def _wanted(self, entry: Entry, present: Pair, before: Optional[Facts], min_days: int) -> Optional[Pair]:
         """The pair that has to stand on disk; None when a self-signed one has to be made."""
         if entry.source == "files":
             return Pair("".join(blocks(entry.certificate, "CERTIFICATE")), "".join(blocks(entry.key, "PRIVATE KEY")))
-        fits = (
-            before is not None
-            and ISSUER in before.issuer
-            and all(covers(before.names, domain) for domain in entry.domains)
-            and before.begins <= self.clock.now()
-            and before.days_left(self.clock.now()) >= min_days
-            and self.openssl.public_key("".join(blocks(present.key, "PRIVATE KEY"))) == before.public_key
-        )
-        return present if fits else None
+        if entry.source == "acme":
+            # Whatever a server can start with stays until the authority has given something better.
+            usable = before is not None and self.openssl.public_key("".join(blocks(present.key, "PRIVATE KEY"))) == before.public_key
+            return present if usable else None
+        return present if before and ISSUER in before.issuer and self.fits(entry, present, before, min_days) else None
 
     def _note(self, outcome: Outcome, entry: Entry, before: Optional[Facts], after: Optional[Facts]) -> None:
         fresh = f"names: {', '.join(entry.domains)}\nsource: {entry.source}\n"
@@ -346,26 +358,46 @@ class Store:
             }
         )
 
-    def _write(self, folder: Path, present: Pair, wanted: Pair) -> None:
+    def _write(self, entry: Entry, present: Pair, wanted: Pair) -> None:
+        folder = self.directory / entry.name
         disk.make_directories(self.directory.parent)
         for path in (self.directory, folder):
             disk.make_directories(path, 0o750)
-            os.chown(path, -1, self.gid)
-            path.chmod(0o750)
-        disk.atomic_write(folder / KEY, wanted.key, self.key_mode, -1, self.gid)
+        modes = self._modes(entry)
+        for path in (self.directory, folder):
+            os.chown(path, -1, modes[path][1])
+            path.chmod(modes[path][0])
+        mode, gid = modes[folder / KEY]
+        disk.atomic_write(folder / KEY, wanted.key, mode, gid=gid)
         try:
             disk.atomic_write(folder / CERTIFICATE, wanted.chain, 0o644)
         except OSError:
             if present.key:
                 with contextlib.suppress(OSError):
-                    disk.atomic_write(folder / KEY, present.key, self.key_mode, -1, self.gid)
+                    disk.atomic_write(folder / KEY, present.key, mode, gid=gid)
             raise
 
-    def _repair(self, folder: Path, check_mode: bool, outcome: Outcome) -> None:
-        modes = {self.directory: 0o750, folder: 0o750, folder / CERTIFICATE: 0o644, folder / KEY: self.key_mode}
-        for path, mode in modes.items():
+    def _modes(self, entry: Entry) -> dict[Path, tuple[int, int]]:
+        """Permission bits and group of an entry's files. Raises CertificateError when its group does not exist."""
+        folder = self.directory / entry.name
+        own, gid = os.getegid(), os.getegid()
+        if entry.group:
+            try:
+                gid = grp.getgrnam(entry.group).gr_gid
+            except KeyError:
+                raise CertificateError(f"certificate {entry.name}: there is no group {entry.group} on this host") from None
+        # To walk through the directory takes no more than to know a name in it.
+        above = self.directory.stat().st_mode & 0o001 if self.directory.is_dir() else 0
+        return {
+            self.directory: (0o751 if entry.group else 0o750 | above, own),
+            folder: (0o750, gid),
+            folder / CERTIFICATE: (0o644, own),
+            folder / KEY: (0o640 if entry.group else 0o600, gid),
+        }
+
+    def _repair(self, entry: Entry, check_mode: bool, outcome: Outcome) -> None:
+        for path, (mode, gid) in self._modes(entry).items():
             status = path.stat()
-            gid = status.st_gid if self.gid == -1 or path.name == CERTIFICATE else self.gid
             found, wanted = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid), (mode, os.geteuid(), gid)
             if found != wanted and str(path) not in outcome.repaired:
                 outcome.repaired.append(str(path))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import grp
 import os
 import stat
 import subprocess
@@ -212,8 +213,8 @@ def test_the_key_is_in_no_representation():
 
 def test_a_service_that_reads_the_key_itself_gets_it_by_its_group(tmp_path):
     gid = next((group for group in os.getgroups() if group != os.getegid()), os.getegid())
-    store = c.Store(Runner(), tmp_path / "tls", At(0), gid)
-    entry = c.Entry("database", ("db1.test",))
+    store = c.Store(Runner(), tmp_path / "tls", At(0))
+    entry = c.Entry("database", ("db1.test",), group=grp.getgrgid(gid).gr_name)
     store.converge([entry], 30, 90)
     folder = tmp_path / "tls" / "database"
     found = {path.name: (stat.S_IMODE(path.stat().st_mode), path.stat().st_gid) for path in (folder, folder / "privkey.pem")}
