@@ -19,6 +19,7 @@ PACKAGES: Mapping[str, Sequence[str]] = {
     "pgbouncer": ("pgbouncer", "postgresql-client"),
     "docker": ("apparmor", "ca-certificates", "docker.io", "iptables"),
     "certificates": ("openssl",),
+    "acme": ("certbot",),
     "nginx": ("logrotate", "nginx", "openssl"),
 }
 """What each role installs by itself; known here so that all of a host can be looked up, and installed, in one go."""

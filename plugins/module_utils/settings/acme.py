@@ -51,7 +51,7 @@ class Account:
 
 
 def reasons(result: Result) -> str:
-    """What certbot says of a failure, without its advertisements: the answer of the authority for each domain, else its last lines."""
+    """What certbot says of a failure: the answer of the authority for each domain, else its last lines."""
     text = result.text()
     found: list[str] = []
     for line in text.splitlines():
@@ -62,7 +62,9 @@ def reasons(result: Result) -> str:
             found[-1] += f": {value.strip()}"
     if found:
         return "; ".join(dict.fromkeys(found))
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not re.match(r"\s*(Saving debug log|Ask for help)", line)]
+    lines = [
+        line.strip() for line in text.splitlines() if line.strip() and not re.match(r"\s*(Saving debug log|Ask for help)", line)
+    ]
     return " ".join(lines[-3:]) or f"certbot ended with status {result.rc}"
 
 

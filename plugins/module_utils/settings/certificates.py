@@ -335,7 +335,9 @@ class Store:
             return Pair("".join(blocks(entry.certificate, "CERTIFICATE")), "".join(blocks(entry.key, "PRIVATE KEY")))
         if entry.source == "acme":
             # Whatever a server can start with stays until the authority has given something better.
-            usable = before is not None and self.openssl.public_key("".join(blocks(present.key, "PRIVATE KEY"))) == before.public_key
+            usable = (
+                before is not None and self.openssl.public_key("".join(blocks(present.key, "PRIVATE KEY"))) == before.public_key
+            )
             return present if usable else None
         return present if before and ISSUER in before.issuer and self.fits(entry, present, before, min_days) else None
 

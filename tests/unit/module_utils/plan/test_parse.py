@@ -165,7 +165,7 @@ def test_the_sample_inventories_are_sound() -> None:
         ("database/host", "web1", "database.host", "not in the group `database`"),
         ("database/pool", 5, "database.pool", "Did you mean `pooled`?"),
         ("tls", {"source": "files"}, "tls.certificate", "is missing"),
-        ("tls", {"source": "acme"}, "tls.source", "is none of"),
+        ("tls", {"source": "letsencrypt"}, "tls.source", "is none of"),
         ("tls", {"source": "files", "certificate": "c", "key": "k"}, "domain", "example domain"),
         ("websockets", "/ws", "websockets", "must be a list"),
     ],
