@@ -62,8 +62,8 @@ options:
       group: {description: Group that may read the pair; root alone when empty., type: str, default: ""}
   issue:
     description:
-      - Ask the authority for the entries of source C(acme) that have no certificate of it, or one that does not fit. Other entries
-        are not looked at. Needs C(certbot), and a web server that serves the challenges.
+      - Ask the authority for the entries of source C(acme) that have no certificate of it, or one that does not fit. Others are
+        not looked at. Needs C(certbot), and a web server that serves the challenges.
       - Without it an entry of source C(acme) that has nothing gets a self-signed certificate, so that a server can start.
     type: bool
     default: false

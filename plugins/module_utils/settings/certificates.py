@@ -261,8 +261,11 @@ class Store:
             and all(covers(facts.names, domain) for domain in entry.domains)
             and facts.begins <= self.clock.now()
             and facts.days_left(self.clock.now()) >= min_days
-            and self.openssl.public_key("".join(blocks(pair.key, "PRIVATE KEY"))) == facts.public_key
+            and self._belongs(pair, facts)
         )
+
+    def _belongs(self, pair: Pair, facts: Facts) -> bool:
+        return self.openssl.public_key("".join(blocks(pair.key, "PRIVATE KEY"))) == facts.public_key
 
     def problems(self, entry: Entry, min_days: int) -> list[str]:
         """Why the given files of `entry` cannot be used; nothing for a self-signed entry."""
@@ -335,10 +338,7 @@ class Store:
             return Pair("".join(blocks(entry.certificate, "CERTIFICATE")), "".join(blocks(entry.key, "PRIVATE KEY")))
         if entry.source == "acme":
             # Whatever a server can start with stays until the authority has given something better.
-            usable = (
-                before is not None and self.openssl.public_key("".join(blocks(present.key, "PRIVATE KEY"))) == before.public_key
-            )
-            return present if usable else None
+            return present if before and self._belongs(present, before) else None
         return present if before and ISSUER in before.issuer and self.fits(entry, present, before, min_days) else None
 
     def _note(self, outcome: Outcome, entry: Entry, before: Optional[Facts], after: Optional[Facts]) -> None:
