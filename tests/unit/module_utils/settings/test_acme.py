@@ -127,7 +127,7 @@ def test_an_authority_is_not_asked_about_a_name_that_this_host_does_not_serve(tm
 def test_a_hook_that_installed_nothing_is_found(tmp_path, web):
     maker, _runner = issuer(tmp_path, web)
     maker.store.converge([ENTRY], 30, 90)
-    with pytest.raises(c.CertificateError, match="it was issued but .*slipway-certificate did not install it"):
+    with pytest.raises(c.CertificateError, match=r"it was issued but .*slipway-certificate did not install it"):
         maker.issue([ENTRY])
 
 
