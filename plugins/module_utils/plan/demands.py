@@ -19,7 +19,6 @@ PACKAGES: Mapping[str, Sequence[str]] = {
     "pgbouncer": ("pgbouncer", "postgresql-client"),
     "docker": ("apparmor", "ca-certificates", "docker.io", "iptables"),
     "certificates": ("openssl",),
-    "acme": ("certbot",),
     "nginx": ("logrotate", "nginx", "openssl"),
 }
 """What each role installs by itself; known here so that all of a host can be looked up, and installed, in one go."""
@@ -37,12 +36,11 @@ def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str,
     if host.has("edge"):
         ports += [_port(port, "nginx", ["nginx.service"]) for port in (80, 443)]
         roles += ["certificates", "nginx"]
-        roles += ["acme"] if any(app.tls.source == "acme" for app in inventory.apps) else []
     if host.has("database"):
         ports.append(_port(POSTGRESQL_PORT, "PostgreSQL", ["postgresql*.service"]))
         ports.append(_port(pooler_port(host), "pgbouncer", ["pgbouncer.service"]))
         roles += ["postgresql", "pgbouncer"]
-    packages = set()
+    packages = {"certbot"} if host.has("edge") and any(app.tls.source == "acme" for app in inventory.apps) else set()
     for app in inventory.apps:
         for backend in app.backends_on(host.name):
             units = [backend.unit] if backend.unit else [f"{app.name}@*.service"]
