@@ -6,11 +6,11 @@ The challenge (http-01, RFC 8555 8.3) is served by the host's own web server. Wh
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
-import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,13 +68,21 @@ def reasons(result: Result) -> str:
     return " ".join(lines[-3:]) or f"certbot ended with status {result.rc}"
 
 
-class Issuer:
-    """Asks for what is missing and proves what came."""
+def ask(url: str, host: str) -> str:
+    """What a web server answers for `host`, without a proxy; raises OSError."""
+    request = urllib.request.Request(url, headers={"Host": host})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+        return str(answer.read().decode("ascii", "replace"))
 
-    def __init__(self, runner: Runner, store: Store, account: Account) -> None:
+
+class Issuer:
+    """Asks for what is missing and proves what came; `ask` is replaced by tests."""
+
+    def __init__(self, runner: Runner, store: Store, account: Account, ask: Callable[[str, str], str] = ask) -> None:
         self.runner = runner
         self.store = store
         self.account = account
+        self.ask = ask
 
     def missing(self, entries: Sequence[Entry]) -> list[Entry]:
         """The entries whose pair is not from an authority, does not cover its domains, or has not been renewed in time."""
@@ -129,11 +137,9 @@ class Issuer:
         disk.make_directories(path.parent)
         disk.atomic_write(path, name)
         url = f"http://127.0.0.1:{self.account.http_port}{CHALLENGE}{name}"
-        request = urllib.request.Request(url, headers={"Host": domain})
         try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
-                served = answer.read().decode("ascii", "replace") == name
-        except (urllib.error.URLError, OSError) as error:
+            served = self.ask(url, domain) == name
+        except (http.client.HTTPException, OSError) as error:
             return [f"http://{domain}{CHALLENGE} is not served by this host ({error}); is nginx up, with a site for it?"]
         finally:
             disk.remove(path)

@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import grp
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -59,29 +57,18 @@ def issued():
 
 @pytest.fixture
 def web(tmp_path):
-    """A web server that serves challenges below tmp_path/web, for the names in `names`."""
-    names = {"shop.test", "www.shop.test"}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            file = tmp_path / "web" / self.path.lstrip("/")
-            served = self.headers["Host"] in names and file.is_file()
-            self.send_response(200 if served else 404)
-            self.end_headers()
-            self.wfile.write(file.read_bytes() if served else b"")
-
-        def log_message(self, *_arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield acme.Account("https://ca.test/dir", "a@shop.test", "/ca.pem", tmp_path / "web", server.server_port), names
-    server.shutdown()
+    """An account, and a web server below tmp_path/web that serves the names in the set."""
+    return acme.Account("https://ca.test/dir", "a@shop.test", "/ca.pem", tmp_path / "web"), {"shop.test", "www.shop.test"}
 
 
 def issuer(tmp_path, web, **certbot):
+    def ask(url, host):
+        if host not in web[1]:
+            raise OSError("404")
+        return (tmp_path / "web" / url.split("/", 3)[3]).read_text()
+
     runner = Certbot(tmp_path / "tls", **certbot)
-    return acme.Issuer(runner, c.Store(runner, tmp_path / "tls"), web[0]), runner
+    return acme.Issuer(runner, c.Store(runner, tmp_path / "tls"), web[0], ask), runner
 
 
 def test_a_server_can_start_before_anything_is_issued_and_what_is_there_stays(tmp_path):
