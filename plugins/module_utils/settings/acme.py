@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,17 +67,21 @@ def reasons(result: Result) -> str:
     return " ".join(lines[-3:]) or f"certbot ended with status {result.rc}"
 
 
-def ask(url: str, host: str) -> str:
-    """What a web server answers for `host`, without a proxy; raises OSError."""
-    request = urllib.request.Request(url, headers={"Host": host})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
-        return str(answer.read().decode("ascii", "replace"))
+def ask(port: int, path: str, host: str) -> str:
+    """What the web server of this machine answers for `host`; empty unless it says 200. Raises OSError, HTTPException."""
+    server = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        server.request("GET", path, headers={"Host": host})
+        answer = server.getresponse()
+        return answer.read().decode("ascii", "replace") if answer.status == 200 else ""
+    finally:
+        server.close()
 
 
 class Issuer:
     """Asks for what is missing and proves what came; `ask` is replaced by tests."""
 
-    def __init__(self, runner: Runner, store: Store, account: Account, ask: Callable[[str, str], str] = ask) -> None:
+    def __init__(self, runner: Runner, store: Store, account: Account, ask: Callable[[int, str, str], str] = ask) -> None:
         self.runner = runner
         self.store = store
         self.account = account
@@ -136,9 +139,8 @@ class Issuer:
         path = self.account.webroot / CHALLENGE.strip("/") / name
         disk.make_directories(path.parent)
         disk.atomic_write(path, name)
-        url = f"http://127.0.0.1:{self.account.http_port}{CHALLENGE}{name}"
         try:
-            served = self.ask(url, domain) == name
+            served = self.ask(self.account.http_port, CHALLENGE + name, domain) == name
         except (http.client.HTTPException, OSError) as error:
             return [f"http://{domain}{CHALLENGE} is not served by this host ({error}); is nginx up, with a site for it?"]
         finally:

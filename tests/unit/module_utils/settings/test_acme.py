@@ -62,10 +62,10 @@ def web(tmp_path):
 
 
 def issuer(tmp_path, web, **certbot):
-    def ask(url, host):
+    def ask(_port, path, host):
         if host not in web[1]:
-            raise OSError("404")
-        return (tmp_path / "web" / url.split("/", 3)[3]).read_text()
+            raise OSError("refused")
+        return (tmp_path / "web" / path.lstrip("/")).read_text()
 
     runner = Certbot(tmp_path / "tls", **certbot)
     return acme.Issuer(runner, c.Store(runner, tmp_path / "tls"), web[0], ask), runner
