@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 from ..health.limits import DECIMALS
 from ..traffic.config import ABORTABLE
+from . import redis
 from .firewall import local_only, pooler_port
 from .model import (
     MANAGED_SLOTS,
@@ -36,6 +37,7 @@ def app_host(
     reached: Mapping[str, list[str]],
     processes: int,
     database_facts: Optional[Facts],
+    network: str = "",
 ) -> dict[str, Any]:
     """The description written to /etc/slipway/apps/<app>.json (schema 1).
 
@@ -73,7 +75,7 @@ def app_host(
             "pace": app.drain.pace,
             "keepalive": max((_idle(edge) for edge in inventory.group("edge")), default=UPSTREAM_KEEPALIVE),
         },
-        "environment": _environment(app, host, inventory, processes, database_facts),
+        "environment": _environment(app, host, inventory, processes, database_facts, network),
         **_change(app, inventory),
         "workers": [_worker(app, worker, slot, host) for worker, slot in _crews(app)],
     }
@@ -334,12 +336,18 @@ def _database(app: App, database: Database, host: Host, server: Host, port: int)
     }
 
 
-def _environment(app: App, host: Host, inventory: Inventory, processes: int, database_facts: Optional[Facts]) -> dict[str, Any]:
+def _environment(
+    app: App, host: Host, inventory: Inventory, processes: int, database_facts: Optional[Facts], network: str
+) -> dict[str, Any]:
     """Plain values for every process of the app here, and how it reaches its database. Secrets are joined by slipway_env."""
     values = {"RAILS_MAX_THREADS": str(app.threads)}
+    if app.redis and app.redis.prefix:
+        values["REDIS_PREFIX"] = app.redis.prefix
     if processes:
         values["WEB_CONCURRENCY"] = str(processes)
     found: dict[str, Any] = {"values": values}
+    if app.redis and app.redis.host:
+        found["redis"] = redis.address(app, app.redis, host, inventory, network)
     if not app.database or not app.database.host:
         return found
     server = inventory.host(app.database.host)

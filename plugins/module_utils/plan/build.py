@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import app_host as description
-from . import checks, firewall, sizing
+from . import checks, firewall, redis, sizing
 from .model import App, Check, Facts, Host, Inventory, Plan, Problem, Row
 from .parse import DICT_OVERRIDES, LIST_OVERRIDES
 
@@ -90,7 +90,7 @@ class Builder:
         sized: Sized = {}
         values: dict[str, Any] = {
             "ufw_ssh_ports": list(host.ssh_ports),
-            "ufw_rules": firewall.rules(host, self.inventory, self.network),
+            "ufw_rules": firewall.rules(host, self.inventory, self.network) + redis.rules(host, self.inventory, self.network),
             "ufw_container_rules": firewall.container_rules(host, self.inventory),
             "app_apps": {
                 app.name: description.app_host(
@@ -100,6 +100,7 @@ class Builder:
                     self.members[app.name],
                     self.processes(app, host.name),
                     self.facts.get(app.database.host) if app.database else None,
+                    self.network,
                 )
                 for app in self.inventory.apps
                 if host.has("edge") or host.name in app.everywhere()
@@ -128,12 +129,15 @@ class Builder:
                 connections = int(host.overrides.get("nginx_worker_connections", sizing.worker_connections(facts.memory_mb)))
                 sized["nginx_worker_connections"] = (connections, f"{facts.memory_mb} MB memory")
                 sized["nginx_nofile"] = (sizing.nginx_nofile(connections), "two for each connection, and 64")
-            self._redis(host, facts, sized)
         nofile = int(host.overrides.get("kernel_nofile", sized.get("kernel_nofile", (16384, ""))[0]))
         units, packages = self._units(host, nofile)
         if units:
             values["systemd_units_units"] = units
             values["systemd_units_packages"] = packages
+        if host.has("redis"):
+            values.update(self._redis(host))
+            secured = redis.certificate(host, self.inventory, self.network)
+            values["certificates_entries"] = values.get("certificates_entries", []) + secured
         for name, (value, reason) in sized.items():
             values[name] = value
             if name not in host.overrides:
@@ -144,18 +148,18 @@ class Builder:
         self.rows += [Row(host.name, name, _short(value), "set in the inventory") for name, value in host.overrides.items()]
         return merged
 
-    def _redis(self, host: Host, facts: Facts, sized: Sized) -> None:
-        size = self.sizes[host.name].redis
-        if size is None:
-            return
-        why = "its fork may copy every page" if size.forks else "a cache is never saved"
-        planned = sizing.max_clients(self._redis_sessions(self.inventory.apps), facts.nofile_hard)
-        clients = int(host.overrides.get("redis_max_clients", planned))
-        need = sizing.redis_descriptors(clients)
-        sized["redis_purpose"] = (size.purpose, "what it keeps")
-        sized["redis_maxmemory_mb"] = (size.maxmemory_mb, f"of {size.total_mb} MB; {why}")
-        sized["redis_max_clients"] = (planned, "1.25 x sessions of both slots, and 10")
-        sized["redis_nofile"] = (sizing.pooler_nofile(need, facts.nofile_hard), f"{need} needed")
+    def _redis(self, host: Host) -> dict[str, Any]:
+        """The Redis instances of a host; those that keep something on disk leave room for the copy that a fork may make."""
+        size = self.sizes[host.name].redis if host.name in self.sizes else None
+        values = redis.variables(host, self.inventory, self.network, size)
+        for entry in values["redis_instances"] if size else ():
+            named = f"Redis {entry['name']}"
+            why = "a fork may copy every page" if size and size.forks else "a cache is never saved"
+            self.rows.append(Row(host.name, f"{named} maxmemory", f"{entry['maxmemory_mb']} MB", why))
+            self.rows.append(
+                Row(host.name, f"{named} clients", str(entry["max_clients"]), "1.25 x sessions of both slots, and 10")
+            )
+        return values
 
     def _units(self, host: Host, nofile: int) -> tuple[list[dict[str, Any]], list[str]]:
         """Template units of web instances and workers on a host, and the packages they need."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from . import redis
 from .firewall import pooler_port
 from .model import POSTGRESQL_PORT, Host, Inventory
 from .sizing import runs_docker
@@ -19,6 +20,7 @@ PACKAGES: Mapping[str, Sequence[str]] = {
     "pgbouncer": ("pgbouncer", "postgresql-client"),
     "docker": ("apparmor", "ca-certificates", "docker.io", "iptables"),
     "certificates": ("openssl",),
+    "redis": ("redis-server", "redis-tools"),
     "nginx": ("logrotate", "nginx", "openssl"),
 }
 """What each role installs by itself; known here so that all of a host can be looked up, and installed, in one go."""
@@ -40,6 +42,10 @@ def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str,
         ports.append(_port(POSTGRESQL_PORT, "PostgreSQL", ["postgresql*.service"]))
         ports.append(_port(pooler_port(host), "pgbouncer", ["pgbouncer.service"]))
         roles += ["postgresql", "pgbouncer"]
+    purposes = redis.purposes(host, inventory)
+    ports += [_port(redis.PORTS[name], f"Redis {name}", ["redis-server@*.service", "redis-server.service"]) for name in purposes]
+    if host.has("redis"):
+        roles += ["redis"] + (["certificates"] if redis.certificate(host, inventory, "") else [])
     packages = {"certbot"} if host.has("edge") and any(app.tls.source == "acme" for app in inventory.apps) else set()
     for app in inventory.apps:
         for backend in app.backends_on(host.name):

@@ -28,6 +28,8 @@ def variables(app: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, str]
         found.update({name: str(value) for name, value in (app.get(part) or {}).items()})
     if environment.get("database"):
         found["DATABASE_URL"] = database_url(environment["database"], str(app["database"]["password"]))
+    if environment.get("redis"):
+        found["REDIS_URL"] = redis_url(environment["redis"], str(app["redis"]["password"]))
     return dict(sorted(found.items()))
 
 
@@ -67,6 +69,18 @@ def database_url(database: Mapping[str, Any], password: str) -> str:
     user, secret, name = (quote(str(part), safe="") for part in (database["user"], password, database["name"]))
     host = str(database["host"])
     return f"postgresql://{user}:{secret}@{f'[{host}]' if ':' in host else host}:{database['port']}/{name}"
+
+
+def redis_url(redis: Mapping[str, Any], password: str) -> str:
+    """redis://… or rediss://… with every part encoded."""
+    user, secret = (quote(str(part), safe="") for part in (redis["user"], password))
+    host = str(redis["host"])
+    return f"{redis['scheme']}://{user}:{secret}@{f'[{host}]' if ':' in host else host}:{redis['port']}/0"
+
+
+def redis_users(apps: Mapping[str, Any], host: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The users that the plan puts on a host, with the passwords of their apps."""
+    return [{**login, "password": apps[login["name"]]["redis"]["password"]} for login in host.get("redis_logins") or ()]
 
 
 def passwords(apps: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, str]:

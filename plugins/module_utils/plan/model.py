@@ -143,6 +143,16 @@ class Database:
 
 
 @dataclass(frozen=True)
+class Redis:
+    """The app's Redis: one instance for each purpose on `host`. Its keys begin with `prefix`. The password stays outside."""
+
+    purpose: str
+    host: str
+    prefix: str
+    tls: bool = True
+
+
+@dataclass(frozen=True)
 class Drain:
     """How a slot ends: seconds for requests, for WebSockets, and of these the last ones over which instances are stopped."""
 
@@ -250,6 +260,7 @@ class App:
     confirm_deadline: int = 120
     drain: Drain = field(default_factory=Drain)
     database: Optional[Database] = None
+    redis: Optional[Redis] = None
     tls: Tls = field(default_factory=Tls)
     env: Mapping[str, str] = field(default_factory=dict)
     workers: tuple[Worker, ...] = ()

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from . import reader as shape
+from . import redis
 from .model import GROUPS, POOLER_PORT, POSTGRESQL_PORT, App, Facts, Host, Inventory, Problem
 from .parse_app import parse_app
 from .parse_workers import Hosts
 from .placeholders import Undefined, is_documentation_address, is_placeholder_secret, leaves
 from .reader import Reader, closest, ip_address, kind
-from .sizing import PURPOSES
 
 PROMISES = ("slipway_rpo", "slipway_pitr_days", "slipway_backup_days")
 COLLECTION_VARIABLES = ("slipway_apps", "slipway_registries", "slipway_address", "slipway_primary", *PROMISES)
@@ -28,6 +28,7 @@ LIST_OVERRIDES = (
     "pgbouncer_databases",
     "pgbouncer_listen",
     "nginx_sites",
+    "redis_instances",
     "certificates_entries",
     "systemd_units_units",
     "systemd_units_packages",
@@ -39,15 +40,11 @@ NUMBER_OVERRIDES = (
     "pgbouncer_port",
     "nginx_worker_connections",
     "nginx_nofile",
-    "redis_maxmemory_mb",
-    "redis_max_clients",
-    "redis_nofile",
 )
-TEXT_OVERRIDES = ("redis_purpose",)
 OTHER_OVERRIDES = ("docker_bip", "docker_address_pool", "ufw_ssh_ports", "postgresql_version")
-OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + TEXT_OVERRIDES + OTHER_OVERRIDES
+OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + OTHER_OVERRIDES
 # Not planned, but other values depend on them.
-CHECKED_ONLY = ("nginx_listen_backlog", "nginx_upstream_keepalive_timeout", *PROMISES)
+CHECKED_ONLY = ("nginx_listen_backlog", "nginx_upstream_keepalive_timeout", "redis_maxmemory_mb", "redis_max_clients", *PROMISES)
 HOST_VARIABLES = (
     *("slipway_address", "slipway_primary", "ansible_host", "ansible_port", "ansible_user", "sshd_ports"),
     *OVERRIDES,
@@ -92,6 +89,7 @@ def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Invent
     problems += _units(inventory)
     problems += _ports(inventory)
     problems += _databases(inventory, raw.apps)
+    problems += redis.problems(inventory)
     if facts is not None:
         problems += _addresses(inventory)
     return inventory, problems
@@ -180,17 +178,12 @@ def _host(name: str, raw: Raw, facts: Optional[Mapping[str, Facts]]) -> tuple[Ho
             if key in LIST_OVERRIDES
             else int
             if key in NUMBER_OVERRIDES + CHECKED_ONLY
-            else str
-            if key in TEXT_OVERRIDES
             else object
         )
         if not isinstance(value, wanted) or isinstance(value, bool):
             read.fail(key, f"must be {shape.kind(wanted())}, but is {kind(value)}", "Correct its type")
         else:
             overrides[key] = value
-    purpose = overrides.get("redis_purpose")
-    if purpose is not None and purpose not in PURPOSES:
-        read.fail("redis_purpose", "is none of " + ", ".join(PURPOSES), "Choose one of them")
     member = tuple(group for group in GROUPS if name in raw.groups.get(group, ()))
     if "replica" in member:
         overrides.update(_primary(name, variables.get("slipway_primary"), raw.groups.get("database", ()), read))
@@ -263,6 +256,7 @@ def _ports(inventory: Inventory) -> list[Problem]:
             owner.update(dict.fromkeys((80, 443), "nginx"))
         if host.has("database"):
             owner.update({POSTGRESQL_PORT: "PostgreSQL", _pooler_port(host): "pgbouncer"})
+        owner.update({redis.PORTS[purpose]: f"Redis {purpose}" for purpose in redis.purposes(host, inventory)})
         for app in inventory.apps:
             for backend in app.backends_on(host.name):
                 name = f"app {app.name}, backend {backend.name}"
@@ -334,6 +328,7 @@ def _addresses(inventory: Inventory) -> list[Problem]:
     """Every host that another one must name in an upstream, a rule or a URL needs an address, all of them of one family."""
     needed = {host for app in inventory.apps for host in app.everywhere()}
     needed.update(host.name for host in inventory.hosts if host.has("edge") or host.has("database"))
+    needed.update(app.redis.host for app in inventory.apps if app.redis)
     known = [host for host in inventory.hosts if host.name in needed and host.address]
     first = known[0] if known else Host("")
     others = [host for host in known if (":" in host.address) is not (":" in first.address)]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
@@ -11,11 +12,12 @@ from ..health.limits import Limits
 from ..traffic.flags import SHARE
 from . import parse_change, parse_edge
 from . import reader as shape
-from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Canary, Database, Drain, Release, Tls
+from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Canary, Database, Drain, Redis, Release, Tls
 from .parse_health import parse_health
 from .parse_workers import Hosts, external_workers, managed_workers, placed
 from .placeholders import Undefined, is_example_domain, is_placeholder, is_placeholder_secret
 from .reader import Reader, closest, kind, megabytes
+from .sizing import PURPOSES
 
 APP_KEYS = (
     "domain",
@@ -34,6 +36,7 @@ APP_KEYS = (
     "memory",
     "cutover",
     "database",
+    "redis",
     "env",
     "secrets",
     "tls",
@@ -61,6 +64,7 @@ BACKEND_KEYS = (
 )
 CUTOVER_KEYS = ("canary", "failover", "verdict", "bake", "standby", "confirm_deadline", "drain")
 CANARY_KEYS = ("steps", "dwell", "patience", "synthetic", "by", "cookie")
+REDIS_KEYS = ("purpose", "host", "password", "prefix", "tls")
 DATABASE_KEYS = ("name", "user", "password", "pooled", "host", "prepared_statements", "statement_timeout", "lock_timeout")
 MOVED = {"image": "releases.<name>.image", "archive": "releases.<name>.archive", "ports": "port"}
 DATABASE_MOVED = {"timeout": "statement_timeout", "variables": "statement_timeout"}  # of other adapters
@@ -84,7 +88,7 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
     backends = _backends(read, data, key, hosts)
     env = _env(read, data, key)
     names = [name for part in ("env", "secrets") if isinstance(data.get(part), dict) for name in data[part]]
-    names += ["DATABASE_URL"] if data.get("database") else []
+    names += [variable for part, variable in (("database", "DATABASE_URL"), ("redis", "REDIS_URL")) if data.get(part)]
     cutover = read.mapping(data.get("cutover") or {}, key + ".cutover", CUTOVER_KEYS)
     websockets = read.words(data, "websockets", key, shape.URL_PATH, "a path such as /ws")
     health = parse_health(read, data.get("health"), key + ".health", names)
@@ -115,6 +119,7 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
         confirm_deadline=read.number(cutover, "confirm_deadline", key + ".cutover", 5, 86400, 120),
         drain=_drain(read, cutover.get("drain"), key + ".cutover.drain"),
         database=_database(read, data, key, hosts, env),
+        redis=_redis(read, data, key, hosts, str(name)),
         tls=tls,
         env=env,
         migrations=parse_change.migrations(read, data, key, backends),
@@ -356,6 +361,36 @@ def _database(read: Reader, data: Mapping[str, Any], key: str, hosts: Hosts, env
         prepared_statements=None if prepared is None else read.flag(entry, "prepared_statements", path, False),
         statement_timeout=read.number(entry, "statement_timeout", path, 1, 86400, 30),
         lock_timeout=read.number(entry, "lock_timeout", path, 1, 86400, 10),
+    )
+    return found if servers else None
+
+
+def _redis(read: Reader, data: Mapping[str, Any], key: str, hosts: Hosts, app: str) -> Optional[Redis]:
+    path = key + ".redis"
+    if data.get("redis") is None:
+        return None
+    entry = read.mapping(data["redis"], path, REDIS_KEYS)
+    servers = hosts.group("redis")
+    host = read.text(entry, "host", path, shape.HOST_NAME, "a host of the group redis")
+    if not servers:
+        read.fail(path, "there is no host in the group `redis`", hosts.missing_group("redis"))
+    elif host and host not in servers:
+        read.fail(path + ".host", f"names `{host}`, which is not in the group `redis`", "Name one of: " + ", ".join(servers))
+    elif not host and len(servers) > 1:
+        read.fail(path + ".host", f"is needed, because the group `redis` has {len(servers)} hosts", "Name the one with the data")
+    check_secret(read, entry.get("password"), path + ".password", "password")
+    for part in ("env", "secrets"):
+        if isinstance(data.get(part), dict) and "REDIS_URL" in data[part]:
+            read.fail(f"{key}.{part}.REDIS_URL", "would replace the address the plan makes from `redis`", "Remove one of the two")
+    prefix = entry.get("prefix", app + ":")
+    if not isinstance(prefix, str) or not re.fullmatch(r"[A-Za-z0-9_:.-]*", prefix):
+        read.fail(path + ".prefix", "is not the beginning of a key", "Use letters, digits and : _ . -, or leave it out")
+        prefix = ""
+    found = Redis(
+        purpose=read.choice(entry, "purpose", path, PURPOSES),
+        host=host if host in servers else (servers[0] if servers else ""),
+        prefix=prefix,
+        tls=read.flag(entry, "tls", path, True),
     )
     return found if servers else None
 

@@ -44,7 +44,7 @@ def divide(host: Host, facts: Facts, inventory: Inventory, most_clients: int, re
         roles["nginx"] = nginx_mb(facts.cores, worker_connections(facts.memory_mb))
     if host.serves_postgresql():
         roles["pgbouncer"] = pgbouncer_mb(most_clients)
-    cache = redis_size(host, facts, redis_sessions) if host.has("redis") else None
+    cache = redis_size(host, facts, inventory, redis_sessions) if host.has("redis") else None
     if cache:
         roles["redis"] = cache.total_mb
     if host.has("monitor"):
@@ -76,11 +76,13 @@ def divide(host: Host, facts: Facts, inventory: Inventory, most_clients: int, re
     return HostSize(facts.memory_mb, system_mb(facts.memory_mb), roles, postgresql, processes, cache)
 
 
-def redis_size(host: Host, facts: Facts, sessions: int) -> RedisSize:
-    """The Redis server of a host; the inventory may set its purpose and its maxmemory."""
+def redis_size(host: Host, facts: Facts, inventory: Inventory, sessions: int) -> RedisSize:
+    """All Redis instances of a host; one that forks counts for all. The inventory may set maxmemory."""
+    asked = [app.redis.purpose for app in inventory.apps if app.redis and app.redis.host == host.name]
+    usual = next((purpose for purpose in asked if purpose != "cache"), "cache")
     return redis(
         facts.memory_mb,
-        purpose=str(host.overrides.get("redis_purpose", "cache")),
+        purpose=usual,
         sessions=sessions,
         shared=len(host.groups) > 1,
         declared_mb=int(host.overrides.get("redis_maxmemory_mb", 0)),

@@ -25,20 +25,19 @@ def test_a_declared_maxmemory_and_many_clients() -> None:
 
 
 def test_redis_has_its_part_of_the_host() -> None:
-    raw = fleet(db1={"redis_purpose": "queue"})
+    raw = fleet()
     raw.groups["redis"] = ["db1"]
+    name, app = next(iter(raw.apps.items()))
+    app["redis"] = {"purpose": "queue", "password": "a-password-of-redis"}
     plan = planned(raw)
     found = plan.hosts["db1"]
-    assert found["redis_purpose"] == "queue"
-    assert found["redis_maxmemory_mb"] > 500
+    [instance] = found["redis_instances"]
+    assert (instance["name"], instance["port"], instance["max_clients"] >= 128) == ("queue", 6380, True)
+    assert instance["maxmemory_mb"] > 500
+    assert found["redis_logins"] == [{"name": name, "instance": "queue", "keys": [name + ":*"], "channels": [name + ":*"]}]
     alone = planned(fleet()).hosts["db1"]["postgresql_settings"]["shared_buffers"]
     assert int(found["postgresql_settings"]["shared_buffers"][:-2]) < int(alone[:-2])
     assert plan.violations() == []
-
-
-def test_the_purpose_of_redis_is_one_of_three() -> None:
-    raw = fleet(db1={"redis_purpose": "sessions"})
-    assert [(one.where, one.key) for one in problems(raw)] == [("db1", "redis_purpose")]
 
 
 @pytest.mark.parametrize(
