@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rules of Redis: clients and descriptors of each instance. Their memory is part of the host's."""
+"""Rules of Redis: clients of each instance; the role derives descriptors from them. Their memory is part of the host's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..model import Check
-from ..sizing import redis_descriptors
 from .subject import Subject, whole
 
 
@@ -29,15 +28,3 @@ def rules(subject: Subject) -> Iterator[Check]:
             "redis_max_clients",
             f"set at least {subject.redis_sessions}, or leave it to the plan",
         )
-        if "redis_nofile" in subject.variables:
-            need = redis_descriptors(clients)
-            limit = whole(subject.variables["redis_nofile"])
-            yield subject.check(
-                "descriptors",
-                f"descriptors of {name} <= its LimitNOFILE",
-                need <= limit,
-                f"{need} ({clients} clients + 32)",
-                str(limit),
-                "redis_nofile or redis_max_clients",
-                f"set redis_nofile to at least {need}",
-            )

@@ -97,7 +97,7 @@ class Subject:
 
     def limits(self) -> Iterator[tuple[str, int]]:
         """Descriptor limits of the programs on this host."""
-        for name in ("nginx_nofile", "pgbouncer_nofile", "redis_nofile", "docker_nofile", "kernel_nofile"):
+        for name in ("nginx_nofile", "pgbouncer_nofile", "docker_nofile", "kernel_nofile"):
             if name in self.variables:
                 yield name, whole(self.variables[name])
 

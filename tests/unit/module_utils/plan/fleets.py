@@ -38,9 +38,11 @@ def fleet(random: Random) -> tuple[Raw, dict[str, Facts]]:
     hostvars: dict[str, dict[str, Any]] = {host: {"slipway_address": f"10.0.0.{n + 1}"} for n, host in enumerate(hosts)}
     for host in groups["replica"]:
         hostvars[host]["slipway_primary"] = random.choice(databases)
-    for host in groups["redis"]:
-        hostvars[host]["redis_purpose"] = random.choice(["cache", "queue", "limits"])
     apps = {f"a{number}": _app(random, number, groups) for number in range(random.randint(1, 3))}
+    for entry in apps.values() if groups["redis"] else ():
+        purpose, host = random.choice(["cache", "queue", "limits"]), random.choice(groups["redis"])
+        entry.get("env", {}).pop("REDIS_URL", None)
+        entry["redis"] = {"purpose": purpose, "host": host, "password": "q7Vw2mZr9Kc4Tb8N"}
     return Raw(apps=apps, groups=groups, hostvars=hostvars), {host: _facts(random) for host in hosts}
 
 

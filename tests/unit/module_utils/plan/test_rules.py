@@ -106,15 +106,15 @@ def violated(raw: Raw, **more: Any) -> dict[str, list[Check]]:
     return found
 
 
+QUEUE = {"purpose": "queue", "password": "q7Vw2mZr9Kc4Tb8N"}
 MORE: list[tuple[str, Raw]] = [
     ("client-sessions", with_group(fleet(app(env={"REDIS_URL": "redis://x"}), db1={"redis_max_clients": 3}), "redis", "db1")),
-    ("descriptors", with_group(db1(redis_max_clients=5000, redis_nofile=4096), "redis", "db1")),
     ("descriptors", fleet(web1={"kernel_sysctl": {"fs.nr_open": 30000}})),
     ("descriptors", fleet(web1={"kernel_sysctl": {"fs.file-max": 1000}})),
     ("pooler-wait", fleet(app(env={"DB_CHECKOUT_TIMEOUT": "300"}))),
     ("app-pool", fleet(app(env={"REDIS_POOL_SIZE": "3"}))),
     ("backup-promise", db1(slipway_pitr_days=14, slipway_backup_days=7)),
-    ("overcommit", with_group(db1(redis_purpose="queue", kernel_sysctl={"vm.overcommit_memory": 0}), "redis", "db1")),
+    ("overcommit", with_group(fleet(app(redis=QUEUE), db1={"kernel_sysctl": {"vm.overcommit_memory": 0}}), "redis", "db1")),
     ("listen-backlog", db1(pgbouncer_settings={"listen_backlog": 5000}, kernel_sysctl={"net.core.somaxconn": 4096})),
     ("settings", postgresql(timeout=5000)),
     ("settings", postgresql(shared_buffers="lots")),
