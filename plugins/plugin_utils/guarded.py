@@ -117,9 +117,10 @@ class GuardedAction(ActionBase):
             return ""
         # Not by the unit: what a process wrote that has ended meanwhile belongs to none.
         names = " ".join(f"--identifier={name}" for name in armed["log"])
-        # What sshd said of the login that just ended may still be on its way to the journal.
+        # What sshd said of the login that just ended may still be on its way to the journal. With both --since and --lines
+        # systemd 252 shows the first lines, not the last.
         command = (
-            f"sleep 1; journalctl --sync; SYSTEMD_COLORS=0 journalctl {names} --since=-60s --lines=60 --output=cat --no-pager"
+            f"sleep 1; journalctl --sync; SYSTEMD_COLORS=0 journalctl {names} --since=-60s --output=cat --no-pager | tail -n 60"
         )
         said = str(self._low_level_execute_command(command, sudoable=True).get("stdout", "")).splitlines()
         # The sessions of this very run are no news.
