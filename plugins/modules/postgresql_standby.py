@@ -16,6 +16,7 @@ description:
   - A cluster with data of its own is refused. With O(replace) its directory is kept under another name.
   - C(rejoined) takes a former primary back with C(pg_rewind). C(promoted) makes a standby take writes. C(fenced) stops a server
     and masks its unit, so that it cannot come back as a second primary, also not by a reboot.
+  - C(leading) gives a primary what it needs before another takes its place.
   - For C(rejoined) the role needs EXECUTE on C(pg_ls_dir), C(pg_stat_file) and C(pg_read_binary_file) and a C(hostssl) rule for
     the database C(postgres); the server needs checksums or C(wal_log_hints).
   - The slot is made at the primary by the standby itself. The password lies in a file of the server's user and is in no
@@ -25,14 +26,14 @@ options:
   state:
     description: What the cluster has to be; C(judged) only looks.
     type: str
-    choices: [following, rejoined, promoted, fenced, judged]
+    choices: [leading, following, rejoined, promoted, fenced, judged]
     default: following
   version:
     description: Major version of the cluster C(main); empty means the only one of the host.
     type: str
     default: ""
   primary:
-    description: The server to follow; needed for C(following) and C(rejoined).
+    description: The server to follow, or with C(leading) this one itself; needed for both and for C(rejoined).
     type: dict
     suboptions:
       host: {description: Its address., type: str, required: true}
@@ -114,7 +115,7 @@ PRIMARY = {
     "sslmode": {"type": "str", "choices": list(library.SSLMODES), "default": "require"},
     "ca": {"type": "path", "default": ""},
 }
-STATES = ["following", "rejoined", "promoted", "fenced", "judged"]
+STATES = ["leading", "following", "rejoined", "promoted", "fenced", "judged"]
 SPEC = {
     "state": {"type": "str", "choices": STATES, "default": "following"},
     "version": {"type": "str", "default": ""},
@@ -140,12 +141,14 @@ def act(module: AnsibleModule, standby: library.Standby) -> library.Outcome:
     problems = library.problems(source)
     if problems:
         raise library.StandbyError("nothing was changed:\n" + "\n".join(f"- {line}" for line in problems))
+    if state == "leading":
+        return standby.lead(source, check)
     return standby.ensure(source, params["replace"], check) if state == "following" else standby.rejoin(source, check)
 
 
 def main() -> None:
     """Read parameters, ask the library, answer."""
-    needs = [("state", name, ("primary", "slot")) for name in ("following", "rejoined")]
+    needs = [("state", name, ("primary", "slot")) for name in ("leading", "following", "rejoined")]
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True, required_if=needs)
     runner, params = Runner(), module.params
     version, limits = params["version"], library.Limits(params["max_lag_bytes"], params["max_lag_seconds"])

@@ -21,7 +21,7 @@ from ..host.clock import Clock
 from ..host.runner import Result, Runner
 from .postgresql import HEADER
 from .postgresql_cluster import Cluster
-from .psql import Psql, SqlError, running_port
+from .psql import Psql, SqlError, identifier, literal, running_port
 
 DROP_IN = "61-slipway-standby.conf"
 SLOT = re.compile(r"[a-z0-9_]{1,63}")  # PostgreSQL documentation, 26.2.6.1: querying and manipulating replication slots
@@ -41,6 +41,19 @@ SELECT jsonb_build_object(
   'lag_bytes', CASE WHEN pg_is_in_recovery() THEN (SELECT GREATEST(0, pg_wal_lsn_diff(GREATEST(latest_end_lsn,
     pg_last_wal_receive_lsn()), pg_last_wal_replay_lsn())) FROM pg_stat_wal_receiver) END,
   'replayed', extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()));
+"""
+
+
+# What pg_rewind asks of its source; its documentation names these four functions.
+REWIND = (
+    "pg_ls_dir(text, boolean, boolean)",
+    "pg_stat_file(text, boolean)",
+    "pg_read_binary_file(text)",
+    "pg_read_binary_file(text, bigint, bigint, boolean)",
+)
+MAY_REWIND = """
+SELECT bool_and(has_function_privilege({user}, 'pg_catalog.' || one, 'EXECUTE'))
+  FROM string_to_table({functions}, ';') one WHERE EXISTS (SELECT FROM pg_roles WHERE rolname = {user});
 """
 
 
@@ -176,12 +189,12 @@ def conninfo(source: Source, passfile: Path, database: str = "") -> str:
 
 
 def render_passfile(source: Source) -> str:
-    """One line of a password file (PostgreSQL documentation, 34.16); any database and replication."""
+    """One line of a password file (PostgreSQL documentation, 34.16), for every member: who is the primary changes."""
 
     def escaped(text: str) -> str:
         return text.replace("\\", "\\\\").replace(":", "\\:")
 
-    return f"{escaped(source.host)}:{source.port}:*:{escaped(source.user)}:{escaped(source.password)}\n"
+    return f"*:{source.port}:*:{escaped(source.user)}:{escaped(source.password)}\n"
 
 
 def render_settings(source: Source, passfile: Path) -> str:
@@ -264,6 +277,32 @@ class Standby:
         outcome.state = self._streams(source)
         return outcome
 
+    def lead(self, source: Source, check_mode: bool = False) -> Outcome:
+        """What a primary needs before another takes its place: its standbys may rewind from it, and it can ask its peers."""
+        outcome = Outcome(state=self.observe())
+        if disk.read_text(self.passfile) != render_passfile(source):
+            outcome.steps.append("introduced")
+        if not self._may_rewind(source.user):
+            outcome.steps.append("granted")
+        if check_mode or not outcome.steps:
+            return outcome
+        self._write(self.passfile, render_passfile(source), 0o600)
+        grants = "".join(f"GRANT EXECUTE ON FUNCTION pg_catalog.{one} TO {identifier(source.user)};\n" for one in REWIND)
+        try:
+            self._psql().must(grants)
+        except SqlError as error:
+            raise StandbyError(f"the role {source.user} may not be asked by pg_rewind: {error}") from error
+        return outcome
+
+    def _may_rewind(self, user: str) -> bool:
+        try:
+            return self._psql().must(MAY_REWIND.format(user=literal(user), functions=literal(";".join(REWIND)))) == ["t"]
+        except SqlError:
+            return False
+
+    def _psql(self) -> Psql:
+        return Psql(self.runner, self.cluster.version, running_port(self.data) or 5432)
+
     def promote(self, check_mode: bool = False) -> Outcome:
         """Have the standby take writes; raises StandbyError. Unchanged when it does already."""
         outcome = Outcome(state=self.observe())
@@ -274,9 +313,8 @@ class Standby:
         outcome.steps.append("promoted")
         if check_mode:
             return outcome
-        psql = Psql(self.runner, self.cluster.version, running_port(self.data) or 5432)
         try:
-            promoted = psql.must("SELECT pg_promote(true, 60)", 90)
+            promoted = self._psql().must("SELECT pg_promote(true, 60)", 90)
         except SqlError as error:
             raise StandbyError(f"pg_promote: {error}") from error
         outcome.state = self.observe()

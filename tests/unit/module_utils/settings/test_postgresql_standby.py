@@ -112,7 +112,7 @@ def test_an_empty_cluster_becomes_a_copy_and_stays_one(tmp_path: Path) -> None:
     assert (host.data / "standby.signal").exists()
     assert not (host.data / "old").exists()
     assert server.passfile.stat().st_mode & 0o777 == 0o600
-    assert server.passfile.read_text() == "10.0.0.5:5432:*:replicator:se'c\\:r\\\\et\n"
+    assert server.passfile.read_text() == "*:5432:*:replicator:se'c\\:r\\\\et\n"
     assert not host.named("c:r"), "no password on a command line"
     host.calls.clear()
     assert server.ensure(SOURCE).steps == []
