@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Loses the primary of each pair, promotes its standby, and brings it back. Usage: lose.py INVENTORY SCENARIO"""
+"""Loses the primary of each pair, promotes its standby, and brings it back. Usage: python -m tests.path.lose INVENTORY SCENARIO"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tests.fleet.molecule import fleet_name
 
 INVENTORY, SCENARIO = sys.argv[1], Path(sys.argv[2])
 FAILED: list[str] = []
@@ -76,9 +79,8 @@ def with_its_host(old, new):
     time.sleep(3)
     playbook("promote", "-e", f"standby={new}", "-e", f"old_primary={old}", "-e", "fence=done")
     through_pooler("newer", "second")
-    fleet = next(part for part in Path(INVENTORY).parts if part.startswith("molecule."))
-    print("comes back:", fleet)
-    run(sys.executable, "-m", "tests.fleet", "molecule", "restart", old)
+    fleet = fleet_name("replication", os.environ["MOLECULE_PROJECT_DIRECTORY"])
+    run(sys.executable, "-m", "tests.fleet", "restart", fleet, old)
     on(old, "runuser -u postgres -- psql -c 'SELECT 1'", code=1)
     on(old, "journalctl --unit='postgresql@*' --boot", words=("is the primary; this server does not start",))
 
