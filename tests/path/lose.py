@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Loses the primary of each pair, promotes its standby, and brings it back. Usage: python -m tests.path.lose INVENTORY SCENARIO"""
+"""Loses the primary of each pair, promotes its standby, brings it back: python -m tests.path.lose INVENTORY SCENARIO"""
 
 from __future__ import annotations
 
