@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Loses the primary of each pair, promotes its standby, brings it back: python -m tests.path.lose INVENTORY SCENARIO"""
+"""Loses the primary of each pair, promotes its standby, brings it back: python -m tests.path.lose INVENTORY"""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from tests.fleet.molecule import fleet_name
 
-INVENTORY, SCENARIO = sys.argv[1], Path(sys.argv[2])
+INVENTORY = sys.argv[1]
 FAILED: list[str] = []
 
 
@@ -27,17 +26,7 @@ def run(*argv, code=0, words=()):
 
 def playbook(name, *more, code=0, words=()):
     """Run a playbook of the collection with the scenario's variables."""
-    return run(
-        "ansible-playbook",
-        f"playbooks/{name}.yml",
-        "-i",
-        INVENTORY,
-        "-e",
-        f"@{SCENARIO}/vars/main.yml",
-        *more,
-        code=code,
-        words=words,
-    )
+    return run("ansible-playbook", f"playbooks/{name}.yml", "-i", INVENTORY, *more, code=code, words=words)
 
 
 def on(host, command, code=0, words=()):
