@@ -7,6 +7,7 @@ never removed: it is refused, or with `replace` kept under another name. The pas
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pwd
 import re
@@ -317,6 +318,9 @@ class Standby:
             promoted = self._psql().must("SELECT pg_promote(true, 60)", 90)
         except SqlError as error:
             raise StandbyError(f"pg_promote: {error}") from error
+        # pg_rewind finds its way by the timeline of the last checkpoint: without a new one it would see nothing to rewind.
+        with contextlib.suppress(SqlError):
+            self._psql().must("CHECKPOINT", 600)
         outcome.state = self.observe()
         if promoted != ["t"] or outcome.state is None or outcome.state.standby:
             raise StandbyError(f"the server does not take writes after 60 s. Its last log lines:\n{self.cluster.last_lines()}")
