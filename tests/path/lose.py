@@ -43,9 +43,9 @@ def through_pooler(pair, line):
 def come_back(old, new):
     """The former primary follows the new one, and gets what was written meanwhile."""
     playbook("rejoin", "-e", f"host={old}", "-e", f"primary={new}")
-    select = "runuser -u postgres -- psql -Atqd shop -c \"SELECT count(*) FROM log WHERE line = 'second'\""
+    select = "runuser -u postgres -- psql -Atqd shop -c \"SELECT 'rows: ' || count(*) FROM log WHERE line = 'second'\""
     for _try in range(20):
-        if on(old, select).split()[-1:] == ["1"]:
+        if "rows: 1" in on(old, select):
             break
         time.sleep(0.5)
     else:
@@ -69,7 +69,7 @@ def with_its_host(old, new):
     playbook("promote", "-e", f"standby={new}", "-e", f"old_primary={old}", "-e", "fence=done")
     through_pooler("newer", "second")
     fleet = fleet_name("replication", os.environ["MOLECULE_PROJECT_DIRECTORY"])
-    run(sys.executable, "-m", "tests.fleet", "restart", fleet, old)
+    run(sys.executable, "-m", "tests.fleet", "restart", fleet, old, code=1, words=("postgresql@",))
     on(old, "runuser -u postgres -- psql -c 'SELECT 1'", code=1)
     on(old, "journalctl --unit='postgresql@*' --boot", words=("is the primary; this server does not start",))
 
