@@ -37,9 +37,15 @@ class ActionModule(ActionBase):
         """The module's result, of a second call when files have to be written."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         items = install.files(closure(source, install.ENTRY))
-        arguments = {**self._task.args, "files": [asdict(each) for each in install.expected(items)]}
+        wanted = install.expected(items)
+        if self._task.args.get("state", "present") == "present" and self._same(install.proof(wanted)):
+            return {**result, "changed": False, "files_changed": []}
+        arguments = {**self._task.args, "files": [asdict(each) for each in wanted]}
         name = "slipway.server.host_command"
         done = self._execute_module(name, arguments, task_vars=task_vars)
         if done.get("wants_texts"):
             done = self._execute_module(name, {**arguments, "texts": pack(items)}, task_vars=task_vars)
         return {**result, **done}
+
+    def _same(self, proof: str) -> bool:
+        return bool(self._low_level_execute_command(proof)["rc"] == 0)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ..host.runner import Runner
-from .converge import FileSpec, Transaction
+from .converge import FileSpec, Transaction, plan
 from .readback import LIMIT_NAMES, at_least, parse_limit
 
-HEADER = "# Managed by slipway.server.limits_settings; changes by hand are taken back.\n"
+HEADER = "# Managed by slipway.server.kernel_settings; changes by hand are taken back.\n"
 SYSTEM = Path("/etc/systemd/system.conf.d/60-slipway.conf")
 USER = Path("/etc/systemd/user.conf.d/60-slipway.conf")
 LOGIN = Path("/etc/security/limits.d/60-slipway.conf")
@@ -132,3 +132,14 @@ def refuse_what_the_host_cuts(runner: Runner, limits: list[Limit]) -> None:
             + "\n".join(f"- {line}" for line in problems)
             + "\nDeclare at most that, or raise it where this host is started (docker run --ulimit, the provider's settings)."
         )
+
+
+def prepared(runner: Runner, settings: Optional[Mapping[str, object]], check_mode: bool = False) -> Optional[Transaction]:
+    """The transaction that writes `settings`, granted by the host if it changes anything; None without. Raises LimitError."""
+    if settings is None:
+        return None
+    declared = parse(settings)
+    wanted = transaction(declared)
+    if not check_mode and plan(wanted):
+        refuse_what_the_host_cuts(runner, declared)
+    return wanted

@@ -18,7 +18,7 @@ from typing import Optional
 from ..host import files as disk
 from ..host.runner import Runner
 
-HEADER = "# Managed by slipway.server.sysctl_settings; changes by hand are taken back.\n"
+HEADER = "# Managed by slipway.server.kernel_settings; changes by hand are taken back.\n"
 SHARED = "# belongs to the machine below this container: "
 """Before a setting that the container must not make, at its start neither: systemd-sysctl would."""
 FOLDERS = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d")

@@ -43,6 +43,19 @@ def test_the_sources_on_the_controller_are_those_that_the_library_loads():
     assert closure(host_command.source, install.ENTRY) == closure(loaded(importlib.import_module, root), install.ENTRY)
 
 
+def test_a_host_that_has_every_file_gets_no_module():
+    action, calls = plugin(host_command, {}, [], (0, ""))
+    assert action.run(task_vars={})["changed"] is False
+    assert not calls.made
+    assert "sha256sum" in calls.asked[0]
+
+
+def test_whether_the_command_is_gone_is_asked_of_the_module():
+    action, calls = plugin(host_command, {"state": "absent"}, [{"changed": True}], (0, ""))
+    assert action.run(task_vars={})["changed"] is True
+    assert not calls.asked
+
+
 @pytest.mark.parametrize("answers", [[{"changed": False}], [{"wants_texts": True}, {"changed": True}]])
 def test_texts_go_to_a_host_only_where_one_differs(answers):
     action, calls = plugin(host_command, {"state": "present"}, answers)

@@ -197,6 +197,36 @@ def test_installs_once_and_runs_alone(tmp_path: Path, sources: dict[str, str]) -
     assert not systemd.enabled
 
 
+@pytest.mark.parametrize("broken", ["", "text", "gone", "mode", "more", "unit off"])
+def test_one_shell_command_sees_whatever_differs(
+    broken: str, tmp_path: Path, sources: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "usr/lib/slipway"
+    monkeypatch.setattr(install, "LIBRARY", str(library))
+    files = [item for item in install.files(sources) if item.path.startswith(str(library))]
+    for item in files:
+        path = Path(item.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(item.text, encoding="utf-8")
+        path.chmod(item.mode)
+    systemctl = tmp_path / "bin/systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text(f"#!/bin/sh\nexit {int(broken == 'unit off')}\n", encoding="utf-8")
+    systemctl.chmod(0o755)
+    one = library / "slipway/traffic/cli.py"
+    if broken == "text":
+        one.write_text("# changed", encoding="utf-8")
+    elif broken == "gone":
+        one.unlink()
+    elif broken == "mode":
+        one.chmod(0o666)
+    elif broken == "more":
+        one.with_name("old.py").touch()
+    environment = {"PATH": f"{systemctl.parent}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", install.proof(install.expected(files))], env=environment, check=False)
+    assert (done.returncode == 0) is (not broken)
+
+
 def test_a_rollback_waits_for_no_module_that_it_does_not_need(sources: dict[str, str], tmp_path: Path) -> None:
     for item in install.files(sources):
         path = tmp_path / item.path.lstrip("/")
