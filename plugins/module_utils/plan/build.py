@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import app_host as description
-from . import checks, firewall, redis, sizing
+from . import checks, firewall, redis, sizing, updates
 from .model import App, Check, Facts, Host, Inventory, Plan, Problem, Row
 from .parse import DICT_OVERRIDES, LIST_OVERRIDES
 
@@ -35,6 +35,7 @@ class Builder:
         self.members = {
             app.name: {slot: description.members(app, slot, inventory) for slot in app.slot_order()} for app in inventory.apps
         }
+        self.turns = updates.turns(inventory)
         self.rows: list[Row] = []
         self.problems: list[Problem] = []
 
@@ -90,6 +91,8 @@ class Builder:
         sized: Sized = {}
         values: dict[str, Any] = {
             "ufw_ssh_ports": list(host.ssh_ports),
+            "unattended_upgrades_hold": updates.hold(host, self.inventory),
+            "unattended_upgrades_turn": self.turns[host.name],
             "ufw_rules": firewall.rules(host, self.inventory, self.network) + redis.rules(host, self.inventory, self.network),
             "ufw_container_rules": firewall.container_rules(host, self.inventory),
             "app_apps": {

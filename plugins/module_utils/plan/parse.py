@@ -32,6 +32,7 @@ LIST_OVERRIDES = (
     "certificates_entries",
     "systemd_units_units",
     "systemd_units_packages",
+    "unattended_upgrades_hold",
 )
 NUMBER_OVERRIDES = (
     "kernel_nofile",
@@ -40,6 +41,7 @@ NUMBER_OVERRIDES = (
     "pgbouncer_port",
     "nginx_worker_connections",
     "nginx_nofile",
+    "unattended_upgrades_turn",
 )
 OTHER_OVERRIDES = ("docker_bip", "docker_address_pool", "ufw_ssh_ports", "postgresql_version")
 OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + OTHER_OVERRIDES

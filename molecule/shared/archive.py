@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run on a host: an archive in a directory with a higher version of installed packages, made of the packages' own files.
+
+    archive.py DIRECTORY ORIGIN SUITE CODENAME LABEL PACKAGE…
+
+What is installed in the same version and asked for by exactly that version comes along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+SUFFIX = "+slipway1"
+
+
+def out(*argv: str) -> str:
+    """Output of a command that has to succeed."""
+    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def field(name: str, package: str) -> str:
+    """A field of a package, empty for one that dpkg does not know."""
+    argv = ["dpkg-query", "--show", f"--showformat=${{{name}}}", package]
+    return subprocess.run(argv, check=False, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def together(names: list[str]) -> list[str]:
+    """`names` and those that they ask for in exactly their own version."""
+    found: dict[str, None] = {}
+    queue = list(names)
+    while queue:
+        name = queue.pop()
+        if name in found or field("db:Status-Status", name) != "installed":
+            continue
+        found[name] = None
+        version = re.escape(field("Version", name))
+        for kind in ("Depends", "Pre-Depends"):
+            queue += re.findall(rf"([a-z0-9][a-z0-9.+-]+) \(= {version}\)", field(kind, name))
+    return list(found)
+
+
+def repack(name: str, folder: Path) -> Path:
+    """The package with a higher version."""
+    version, tree = field("Version", name), folder / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    old = next(
+        path
+        for path in Path("/var/cache/apt/archives").glob(f"{name}_*.deb")
+        if out("dpkg-deb", "--field", str(path), "Version").strip() == version
+    )
+    out("dpkg-deb", "--raw-extract", str(old), str(tree))
+    control = tree / "DEBIAN/control"
+    text = control.read_text().replace(f"(= {version})", f"(= {version}{SUFFIX})")
+    control.write_text(re.sub(r"^Version: .*$", f"Version: {version}{SUFFIX}", text, flags=re.MULTILINE))
+    made = folder / f"{name}.deb"
+    out("dpkg-deb", "--build", "--root-owner-group", "-Zgzip", "-z1", str(tree), str(made))
+    shutil.rmtree(tree)
+    return made
+
+
+def stanza(path: Path) -> str:
+    """The package as an index describes it."""
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    return f"{out('dpkg-deb', '--field', str(path)).strip()}\nFilename: ./{path.name}\nSize: {len(data)}\nSHA256: {digest}\n"
+
+
+def main() -> None:
+    """Make the archive and let apt know it."""
+    folder = Path(sys.argv[1])
+    origin, suite, codename, label = sys.argv[2:6]
+    folder.mkdir(parents=True, exist_ok=True)
+    packages = "\n".join(stanza(repack(name, folder)) for name in together(sys.argv[6:])).encode()
+    (folder / "Packages").write_bytes(packages)
+    (folder / "Release").write_text(
+        f"Origin: {origin}\nSuite: {suite}\nCodename: {codename}\nLabel: {label}\nDate: Thu, 01 Jan 2026 00:00:00 UTC\n"
+        f"SHA256:\n {hashlib.sha256(packages).hexdigest()} {len(packages)} Packages\n"
+    )
+    source = Path("/etc/apt/sources.list.d/slipway-test.list")
+    source.write_text(f"deb [trusted=yes] file:{folder} ./\n")
+    out(
+        *("apt-get", "--quiet", "update", f"--option=Dir::Etc::SourceList={source}", "--option=Dir::Etc::SourceParts=/dev/null"),
+        "--option=APT::Get::List-Cleanup=0",
+    )
+
+
+if __name__ == "__main__":
+    main()
