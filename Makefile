@@ -44,7 +44,7 @@ scenarios: $(VENV)/.made ## Every Molecule scenario, two at a time
 
 .PHONY: test
 test: $(VENV)/.made ## Everything, as CI runs it
-	@python -m tests.check
+	@SLIPWAY_FLEETS=10000 python -m tests.check
 	@python -m tests.scenarios
 
 .PHONY: bench-site
