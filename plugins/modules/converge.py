@@ -131,6 +131,13 @@ options:
     description: Seconds.
     type: float
     default: 15
+  guarded:
+    description:
+      - Seconds after which the host puts the old files back by itself, and tells the units, when this run has not come to its end
+        by then, because it was killed. A host that is restarted meanwhile does so at its start. With 0 the next run finishes it.
+      - It has to be longer than everything that this task may take. C(slipway guard status) on the host shows it.
+    type: float
+    default: 0
 attributes:
   check_mode:
     description: Says what would change; per-file and in-place validation are not run.
@@ -193,8 +200,10 @@ pending:
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+from ansible_collections.slipway.server.plugins.module_utils.guard import armed, install
+from ansible_collections.slipway.server.plugins.module_utils.guard.carried import carried
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
 from ansible_collections.slipway.server.plugins.module_utils.settings import converge, proof
@@ -244,6 +253,7 @@ SPEC = {
     "watches": {"type": "list", "elements": "path", "default": []},
     "readback": proof.OPTION,
     "check_timeout": {"type": "float", "default": 15},
+    "guarded": {"type": "float", "default": 0},
 }
 
 
@@ -285,12 +295,21 @@ def transaction(params: dict[str, Any]) -> converge.Transaction:
     )
 
 
+def arming(runner: Runner, name: str, seconds: float) -> Optional[armed.Arming]:
+    """How the change is armed, if it is to be."""
+    if seconds <= 0:
+        return None
+    return armed.Arming(armed.Guard(name, runner), lambda: install.ensure(carried(), runner), seconds, "a playbook")
+
+
 def main() -> None:
     """Read parameters, ask the library, answer."""
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
+    runner, params = Runner(), module.params
     try:
-        done = converge.Converger(Runner()).run(transaction(module.params), module.check_mode)
-    except (converge.ConvergeError, OSError) as error:
+        converger = converge.Converger(runner, arming=arming(runner, params["name"], params["guarded"]))
+        done = converger.run(transaction(params), module.check_mode)
+    except (converge.ConvergeError, armed.GuardError, OSError) as error:
         module.fail_json(msg=str(error))
     for name in done.unmet:
         module.warn(f"{name} stays off: a condition of its own is not met on this host (see `systemctl status {name}`)")
@@ -300,7 +319,7 @@ def main() -> None:
         "files_changed": [str(change.path) for change in done.changes],
         **{key: getattr(done, key) for key in ("actions", "reloaded", "restarted", "unmet", "stale", "resumed")},
     }
-    proof.end(module, module.params["name"], done.seen, result)
+    proof.end(module, params["name"], done.seen, result)
 
 
 if __name__ == "__main__":

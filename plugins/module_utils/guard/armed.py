@@ -175,6 +175,17 @@ class Guard:
         self.timer.disarm()
         return last
 
+    def taken_back(self, txn: str, reason: str) -> None:
+        """End the change `txn`, if it is armed: whoever armed it has put the old bytes back and made them effective."""
+        if not self.folder.is_dir():
+            return
+        with _locked(self.folder):
+            record = self.record()
+            if record is None or record.txn != txn:
+                return
+            self._end(record, "reverted", reason, [])
+        self.timer.disarm()
+
     def _make_effective(self, record: Record, booting: bool) -> list[str]:
         if booting:
             self.runner.run(["systemctl", "daemon-reload"], timeout=60)

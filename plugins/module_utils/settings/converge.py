@@ -2,7 +2,8 @@
 """One service's files and units as one transaction: stage, validate, swap, reload, check; or the old bytes again.
 
 A marker on disk stands from before the first swap until the service has taken the new bytes. A run that was killed in
-between is therefore finished by the next one, although no file differs any more.
+between is therefore finished by the next one, although no file differs any more. With a guard the host itself takes such
+a run back when its time is up.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from ..guard.armed import Arming, GuardError
+from ..guard.deadman import ArmingFailed
 from ..host import files as disk
 from ..host.clock import Clock
-from ..host.runner import Runner
+from ..host.runner import CommandFailed, Runner
 from .readback import Seen, look
 
 MARKERS = Path("/var/lib/slipway/converge")
@@ -312,18 +315,25 @@ class Converger:
         clock: Optional[Clock] = None,
         markers: Path = MARKERS,
         applied: Optional[Callable[[], None]] = None,
+        arming: Optional[Arming] = None,
     ) -> None:
-        """`applied` tells a running server of new files, and again when the old ones are back."""
+        """`applied` tells a running server of new files, and again when the old ones are back.
+
+        With `arming` the host puts the old files back by itself when a run ends between the first swap and the last check.
+        """
         self.runner = runner
         self.clock = clock or Clock()
         self.markers = markers
         self.applied = applied or (lambda: None)
+        self.arming = arming
 
     def run(self, transaction: Transaction, check_mode: bool = False) -> Outcome:
         """Do what is needed and say what was done; raises ConvergeError after having restored the old state.
 
         What is not effective after a change takes the change back; without a change it is in the outcome.
         """
+        if self.arming and not check_mode:
+            self.arming.guard.revert(reason="a new run found it unfinished")
         outcome = Outcome(changes=plan(transaction))
         marker = self.markers / transaction.name
         left_over = _marked_effects(disk.read_text(marker))
@@ -339,6 +349,7 @@ class Converger:
             return outcome
         self._validate_staged(transaction, outcome.changes)
         if outcome.changes:
+            self._arm(transaction, outcome.changes, effects, marker)
             self._make_markers()
             disk.atomic_write(marker, json.dumps({str(path): effect for path, effect in effects.items()}) + "\n", 0o600)
         swapped: list[Change] = []
@@ -366,14 +377,33 @@ class Converger:
             self._units(transaction, effects, outcome, check_mode=False)
             if outcome.changed:
                 outcome.seen = self._check(transaction)
+            if self.arming and outcome.changes:
+                self.arming.guard.confirm(self.arming.txn)
         except Exception as error:
             self._restore(transaction, swapped, retired, reached, marker)
+            if self.arming:
+                self.arming.guard.taken_back(self.arming.txn, f"not well on the host: {error}")
             where = ", ".join(str(c.path) for c in outcome.changes) or "no file"
             raise ConvergeError(f"{transaction.name}: {error}\nThe old state is back ({where}).") from error
         disk.remove(marker)
         if not outcome.changed:
             outcome.seen = look(self.runner, transaction.readback)
         return outcome
+
+    def _arm(self, transaction: Transaction, changes: Sequence[Change], effects: Mapping[Path, str], marker: Path) -> None:
+        """Set the timer that puts back what is about to change; raises ConvergeError, nothing being changed."""
+        if not self.arming:
+            return
+        back = [["systemctl", "daemon-reload"]] if self._touches_units(changes) else []
+        for unit in transaction.units:
+            if effect_on(unit, effects) in ("reload", "restart") and unit.on_change != "none":
+                back.append(["systemctl", "try-reload-or-restart", unit.name])
+        try:
+            self.arming.program()
+            paths = [marker, *(change.path for change in changes)]
+            self.arming.guard.arm(self.arming.txn, paths, back, self.arming.seconds, self.arming.owner)
+        except (GuardError, ArmingFailed, CommandFailed) as error:
+            raise ConvergeError(f"{transaction.name}: nothing was changed, the way back could not be armed: {error}") from error
 
     def _retire(self, outcome: Outcome, check_mode: bool, retired: Optional[list[tuple[str, str]]] = None) -> None:
         """Stop and disable the units whose files go; `retired` gets the verb and unit that would bring each of them back."""

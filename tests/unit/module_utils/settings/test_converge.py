@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import contextlib
 import getpass
 import grp
 import os
 from pathlib import Path
 
 import pytest
+from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Arming, Guard
 from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
 from ansible_collections.slipway.server.plugins.module_utils.settings import converge as c
@@ -195,6 +197,106 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path, host, run):
     assert done.resumed == "reload"
     assert host.verbs() == ["reload-or-restart -- web.service"]
     assert not run(files=files).changed
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Mortal(FakeHost):
+    """A host whose run is killed before its `left`-th command."""
+
+    left = -1
+
+    def run(self, argv, data=None, timeout=600.0, env=None):
+        self.left -= 1
+        if self.left == -1:
+            raise Killed
+        return super().run(argv, data, timeout, env)
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    """What a guarded run does to a host that has an old file and lacks another one."""
+    (tmp_path / "old").write_text("old\n")
+    # As a process that is killed leaves it: nobody catches, nobody cleans up.
+    files = (spec(tmp_path / "old", "new\n"), spec(tmp_path / "sub" / "more", "new\n"))
+    transaction = c.Transaction("web", files=files, units=(c.UnitSpec("web.service"),), validate=(("web", "-t"),))
+
+    def go(host, **more):
+        guard = Guard("web", host, FakeClock(), tmp_path)
+        converger = c.Converger(host, FakeClock(), tmp_path / "markers", arming=Arming(guard, lambda: None, 60), **more)
+        return guard, converger.run(transaction)
+
+    return go
+
+
+def steps(tmp_path):
+    return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file() and "guard" not in path.parts)
+
+
+def test_a_guarded_change_is_final_when_it_has_been_proven(tmp_path, guarded):
+    host = FakeHost()
+    guard, done = guarded(host)
+    assert done.changed
+    assert (guard.record(), guard.last()["outcome"]) == (None, "confirmed")
+    assert "stop slipway-guard-web.timer" in host.verbs()
+    host.calls.clear()
+    assert not guarded(host)[1].changed
+    assert not [call for call in host.calls if call[0] == "systemd-run"]
+
+
+@pytest.mark.parametrize("left", range(7))
+def test_a_guarded_run_that_is_killed_is_taken_back_by_its_host(tmp_path, guarded, left):
+    host = Mortal()
+    host.left = left
+    guard = Guard("web", host, FakeClock(), tmp_path)
+    with contextlib.suppress(Killed):
+        guarded(host)
+    host.left = -1
+    armed = guard.record() is not None
+    assert armed == (left in (2, 3, 4))  # before it is armed nothing changes, and then it is final
+    if left < 2:
+        assert steps(tmp_path) == ["old"]
+    guard.revert(reason="not confirmed")
+    if armed:
+        assert (tmp_path / "old").read_text() == "old\n"
+        assert steps(tmp_path) == ["old"]
+        assert host.verbs()[-2:] == ["try-reload-or-restart web.service", "stop slipway-guard-web.timer"]
+    # Whatever was left, a new run brings it about.
+    host.calls.clear()
+    guarded(host)
+    assert (tmp_path / "sub" / "more").read_text() == "new\n"
+    assert guard.record() is None
+
+
+def test_a_new_run_need_not_wait_for_one_that_was_killed(tmp_path, guarded):
+    host = Mortal()
+    host.left = 4
+    with pytest.raises(Killed):
+        guarded(host)
+    guard = Guard("web", host, FakeClock(), tmp_path)
+    assert guard.record() is not None
+    assert guarded(host)[1].changed
+    assert guard.last()["outcome"] == "confirmed"
+
+
+def test_a_guarded_change_that_is_not_well_is_taken_back_once(tmp_path, guarded):
+    host = FakeHost()
+    host.failing["web -t"] = "bad"
+    with pytest.raises(c.ConvergeError, match="old state is back"):
+        guarded(host)
+    guard = Guard("web", host, FakeClock(), tmp_path)
+    assert (guard.record(), guard.last()["outcome"]) == (None, "reverted")
+    assert steps(tmp_path) == ["old"]
+
+
+def test_nothing_is_changed_when_the_way_back_cannot_be_armed(tmp_path, guarded):
+    host = FakeHost()
+    host.failing["systemd-run"] = "no"
+    with pytest.raises(c.ConvergeError, match="nothing was changed"):
+        guarded(host)
+    assert steps(tmp_path) == ["old"]
 
 
 def test_undeclared_files_of_an_exclusive_folder_go(tmp_path, run):
