@@ -157,6 +157,23 @@ def test_a_bad_release_is_taken_back_in_a_step_of_its_canary(system, tmp_path, r
     bad(system, tmp_path, release, words)
 
 
+def test_what_one_edge_refuses_is_taken_back_on_those_that_moved_before_it(system, tmp_path):
+    known = {edge: len(replace(system, edge=edge).journal()) for edge in EDGES}
+    system.on("web2", "touch", "/run/refuse-release")
+    with load(system, tmp_path) as logs:
+        said = deploy(system, "v3", "-e", "edges_at_once=1")
+    system.on("web2", "rm", "/run/refuse-release")
+    assert said.rc != 0, said.text
+    assert "goes no further than baking on web2: the hook" in said.text, said.text
+    for edge, log in logs.items():
+        there = replace(system, edge=edge)
+        steps = {f"{entry['phase']} {entry['step']}": entry for entry in there.journal()[known[edge] :]}
+        assert ("done hold" in steps) == (edge == "web1"), steps
+        assert steps["done end"]["outcome"] == "rolled_back"
+        assert (there.release(), status(system, edge)["bad"].count("v3")) == ("v2", 0)
+        assert [record for record in requests_of(log) if report.failed(record)] == []
+
+
 def test_a_killed_deployment_is_finished_by_the_next_one(system, tmp_path):
     known = len(system.journal())
     with load(system, tmp_path) as logs:
