@@ -119,6 +119,19 @@ options:
     type: list
     elements: list
     default: []
+  sandbox:
+    description: What a service of this collection is denied, as a drop-in that is tried before and proven around the process.
+    type: dict
+    suboptions:
+      service: {description: Profile., type: str, required: true, choices: [nginx, postgresql, pgbouncer, redis]}
+      unit: {description: Unit or template that gets the drop-in C(65-slipway-sandbox.conf)., type: str, required: true}
+      enabled: {description: Whether the drop-in is there., type: bool, default: true}
+      fresh:
+        description:
+          - Whether the unit serves nobody yet, so that it may be restarted. Otherwise the sandbox comes with its next start and
+            is reported as pending until then.
+        type: bool
+        default: false
   readback:
     description:
       - Effective values that must be there after the reload, tried until O(check_timeout) has passed; what does not arrive takes
@@ -206,7 +219,7 @@ from ansible_collections.slipway.server.plugins.module_utils.guard import armed,
 from ansible_collections.slipway.server.plugins.module_utils.guard.carried import carried
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
-from ansible_collections.slipway.server.plugins.module_utils.settings import converge, proof
+from ansible_collections.slipway.server.plugins.module_utils.settings import converge, proof, sandbox, sandboxed
 
 PATH = {"type": "path", "required": True}
 OWNED = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
@@ -230,6 +243,13 @@ UNIT = {
     "follows": {"type": "list", "elements": "path", "default": []},
 }
 
+SANDBOX = {
+    "service": {"type": "str", "required": True, "choices": list(sandbox.SERVICES)},
+    "unit": {"type": "str", "required": True},
+    "enabled": {"type": "bool", "default": True},
+    "fresh": {"type": "bool", "default": False},
+}
+
 
 def listed(options: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Specification of a list of mappings."""
@@ -251,6 +271,7 @@ SPEC = {
     "apply": COMMANDS,
     "check": COMMANDS,
     "watches": {"type": "list", "elements": "path", "default": []},
+    "sandbox": {"type": "dict", "options": SANDBOX},
     "readback": proof.OPTION,
     "check_timeout": {"type": "float", "default": 15},
     "guarded": {"type": "float", "default": 0},
@@ -306,13 +327,18 @@ def main() -> None:
     """Read parameters, ask the library, answer."""
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     runner, params = Runner(), module.params
+    wanted, refused = transaction(params), []
     try:
+        if params["sandbox"]:
+            wanted, refused = sandboxed.add(wanted, runner, params["sandbox"], module.check_mode)
         converger = converge.Converger(runner, arming=arming(runner, params["name"], params["guarded"]))
-        done = converger.run(transaction(params), module.check_mode)
+        done = converger.run(wanted, module.check_mode)
     except (converge.ConvergeError, armed.GuardError, OSError) as error:
         module.fail_json(msg=str(error))
     for name in done.unmet:
         module.warn(f"{name} stays off: a condition of its own is not met on this host (see `systemctl status {name}`)")
+    if refused:
+        module.warn(sandbox.warning(module.params["sandbox"]["unit"], refused))
     result = {
         "changed": done.changed,
         "diff": done.diff(),

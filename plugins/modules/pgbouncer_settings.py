@@ -99,6 +99,10 @@ options:
     type: str
     choices: [now, idle, never]
     default: now
+  sandbox:
+    description: Whether the unit is denied what a pooler does without. A running one gets it by a restart, as O(restart) allows.
+    type: bool
+    default: true
 attributes:
   check_mode:
     description: Refuses what would be refused and shows the files; on a host without pgbouncer everything is new.
@@ -159,6 +163,7 @@ from typing import Any
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
 from ansible_collections.slipway.server.plugins.module_utils.settings import pgbouncer as conf
+from ansible_collections.slipway.server.plugins.module_utils.settings import sandbox
 from ansible_collections.slipway.server.plugins.module_utils.settings.pgbouncer_pooler import POLICIES, Pooler, PoolerError
 
 NAME = {"type": "str", "required": True}
@@ -186,12 +191,13 @@ SPEC = {
     "instance": {"type": "str", "default": ""},
     "version": {"type": "str", "default": ""},
     "restart": {"type": "str", "choices": list(POLICIES), "default": "now"},
+    "sandbox": {"type": "bool", "default": True},
 }
 
 
 def wanted(params: dict[str, Any]) -> conf.Wanted:
     """The parameters as the library takes them."""
-    given = {name: params[name] for name in SPEC if name not in ("logins", "restart", "tls", "users")}
+    given = {name: params[name] for name in SPEC if name not in ("logins", "restart", "sandbox", "tls", "users")}
     users = [{**user["settings"], "name": user["name"], "password": user["password"]} for user in params["users"]]
     return conf.Wanted(tls=conf.Tls(**params["tls"]) if params["tls"] else None, users=users, **given)
 
@@ -201,10 +207,12 @@ def main() -> None:
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     try:
         done = Pooler(Runner()).ensure(
-            wanted(module.params), module.params["logins"], module.params["restart"], module.check_mode
+            wanted(module.params), module.params["logins"], module.params["restart"], module.check_mode, module.params["sandbox"]
         )
     except (PoolerError, OSError) as error:
         module.fail_json(msg=str(error))
+    if done.refused:
+        module.warn(sandbox.warning("pgbouncer", done.refused))
     if done.pending:
         module.warn(f"pgbouncer: waits for a restart: {', '.join(done.pending)}")
     if done.clients:

@@ -44,7 +44,7 @@ options:
         description: What is compared.
         type: str
         required: true
-        choices: [sysctl, limit, unit, listen, command, file, http, reach, redis]
+        choices: [sysctl, limit, unit, listen, command, file, http, reach, redis, sandbox]
       key: {description: Name of a kernel setting., type: str}
       value: {description: Declared value., type: str}
       live:

@@ -55,6 +55,10 @@ options:
       keys: {description: Patterns of keys., type: list, elements: str, default: ["*"]}
       channels: {description: Patterns of channels., type: list, elements: str, default: []}
       commands: {description: Rules of ACL SETUSER for commands., type: str, default: +@all -@admin -@dangerous +info}
+  sandbox:
+    description: Whether the units are denied what the package leaves them. A running instance gets it with its next start.
+    type: bool
+    default: true
 attributes:
   check_mode:
     description: Says what would change; configurations are tried where the server is installed.
@@ -122,6 +126,7 @@ USER = {
 SPEC = {
     "instances": {"type": "list", "elements": "dict", "required": True, "options": INSTANCE},
     "users": {"type": "list", "elements": "dict", "default": [], "options": USER},
+    "sandbox": {"type": "bool", "default": True},
 }
 
 
@@ -130,7 +135,7 @@ def main() -> None:
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     declared, logins = redis.instances(module.params["instances"]), redis.users(module.params["users"])
     try:
-        done = Server(Runner()).run(declared, logins, module.check_mode)
+        done = Server(Runner(), sandbox=module.params["sandbox"]).run(declared, logins, module.check_mode)
     except (RedisFailed, ConvergeError, CommandFailed, OSError) as error:
         module.fail_json(msg=str(error))
     for line in done.warnings:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 
 class Clock:
@@ -21,3 +22,11 @@ class Clock:
         """Wait for `seconds` (not at all when it is zero or less)."""
         if seconds > 0:
             time.sleep(seconds)
+
+
+def parse_time(stamp: str) -> float:
+    """Seconds since the epoch of a time as `systemctl show --timestamp=us+utc` prints it; 0 where there is none."""
+    try:
+        return datetime.strptime(f"{stamp} +0000", "%a %Y-%m-%d %H:%M:%S.%f UTC %z").timestamp()
+    except ValueError:
+        return 0.0

@@ -14,8 +14,10 @@ from .firewall import local_only, pooler_port
 from .model import (
     MANAGED_SLOTS,
     POSTGRESQL_PORT,
+    PROFILES,
     App,
     Backend,
+    Box,
     Database,
     Facts,
     Health,
@@ -156,10 +158,23 @@ def unit(app: App, backend: Backend, nofile: int) -> dict[str, Any]:
         "limits": {"nofile": nofile},
         "restart": "always",
         "stop_timeout": backend.stop_timeout,
+        **_box(backend.box),
     }
     if memory:
         found["memory_max"] = f"{memory}M"
     return found
+
+
+def _box(box: Box) -> dict[str, Any]:
+    """What differs from the usual sandbox, as role systemd_units takes it."""
+    found = {
+        "hardening": box.profile if box.profile != PROFILES[0] else "",
+        "read_write_paths": list(box.write),
+        "capabilities": list(box.capabilities),
+        "address_families": list(box.families),
+        "extra": {"Service": dict(box.loosen)} if box.loosen else {},
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def worker_unit(app: App, worker: Worker, host: str, nofile: int) -> dict[str, Any]:
@@ -281,6 +296,7 @@ def _runtime(app: App, backend: Backend) -> dict[str, Any]:
     }
     if backend.runtime == "docker":
         found.update(container_port=backend.container_port, read_only=backend.read_only, command=backend.command or None)
+        found.update(pids=backend.box.pids, capabilities=list(backend.box.capabilities), tmpfs=list(backend.box.write))
     else:
         found.update(unit=f"{app.name}@{{slot}}-{{n}}.service", root=f"/opt/{app.name}", packages=list(backend.packages))
     return found

@@ -90,6 +90,21 @@ class Worker:
     memory_mb: int = 0
 
 
+PROFILES = ("standard", "strict", "compatible", "none")
+
+
+@dataclass(frozen=True)
+class Box:
+    """What a managed backend is denied, and what it needs all the same. `loosen`: keys of its unit; `pids`: of its container."""
+
+    profile: str = PROFILES[0]
+    write: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+    loosen: tuple[tuple[str, str], ...] = ()
+    pids: int = 512
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way to run an app. `unit` names a service somebody else manages; it is then a slot of its own."""
@@ -107,6 +122,7 @@ class Backend:
     memory_mb: int = 0
     read_only: bool = True
     stop_timeout: int = 30
+    box: Box = Box()
     health: Optional[Health] = None
     workers: Optional[tuple[Worker, ...]] = None
 

@@ -10,7 +10,7 @@ from typing import Any, Optional
 from ..health import limits
 from ..health.limits import Limits
 from ..traffic.flags import SHARE
-from . import parse_change, parse_edge
+from . import parse_box, parse_change, parse_edge
 from . import reader as shape
 from .model import GREEN_OFFSET, MANAGED_SLOTS, App, Backend, Canary, Database, Drain, Redis, Release, Tls
 from .parse_health import parse_health
@@ -61,6 +61,7 @@ BACKEND_KEYS = (
     "read_only",
     "stop_timeout",
     "workers",
+    *parse_box.KEYS,
 )
 CUTOVER_KEYS = ("canary", "failover", "verdict", "bake", "standby", "confirm_deadline", "drain")
 CANARY_KEYS = ("steps", "dwell", "patience", "synthetic", "by", "cookie")
@@ -303,6 +304,7 @@ def _backend(read: Reader, name: str, raw: Any, path: str, hosts: Hosts) -> Back
         memory_mb=megabytes(read.text(data, "memory", path, shape.SIZE, "a size such as 512M")),
         read_only=read.flag(data, "read_only", path, True),
         stop_timeout=read.number(data, "stop_timeout", path, 1, 3600, 30),
+        box=parse_box.parse_box(read, data, path, runtime, bool(unit)),
         health=parse_health(read, data["health"], path + ".health", ()) if data.get("health") is not None else None,
         workers=external_workers(read, data, path, hosts, own_hosts, bool(unit)),
     )

@@ -18,14 +18,13 @@ import shlex
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from ..guard.armed import Arming, GuardError
 from ..guard.deadman import ArmingFailed
 from ..host import files as disk
-from ..host.clock import Clock
+from ..host.clock import Clock, parse_time
 from ..host.runner import CommandFailed, Runner
 from .readback import Seen, look
 
@@ -276,14 +275,6 @@ class UnitState:
     needs_daemon_reload: bool
     unmet: bool = False
     since: float = 0.0
-
-
-def parse_time(stamp: str) -> float:
-    """Seconds since the epoch of a time as `systemctl show --timestamp=us+utc` prints it; 0 where there is none."""
-    try:
-        return datetime.strptime(f"{stamp} +0000", "%a %Y-%m-%d %H:%M:%S.%f UTC %z").timestamp()
-    except ValueError:
-        return 0.0
 
 
 def parse_units(listing: str) -> dict[str, UnitState]:

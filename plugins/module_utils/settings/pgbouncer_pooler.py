@@ -23,6 +23,7 @@ from ..host import files as disk
 from ..host.clock import Clock
 from ..host.runner import Runner
 from . import pgbouncer as conf
+from . import sandboxed
 from .converge import MARKERS, ConvergeError, Converger, DirectorySpec, FileSpec, Transaction, UnitSpec, plan
 from .converge import Outcome as Converged
 from .pgbouncer_console import Console, ConsoleError, PauseFailed, Setting
@@ -66,6 +67,7 @@ class Outcome:
     restarted: bool = False
     raised: str = ""
     clients: int = 0
+    refused: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
     mismatches: tuple[str, ...] = ()
 
@@ -90,6 +92,7 @@ class Pooler:
         logins: Sequence[Mapping[str, str]] = (),
         restart: str = "now",
         check_mode: bool = False,
+        sandbox: bool = True,
     ) -> Outcome:
         """Bring the pooler to `wanted`; raises PoolerError.
 
@@ -108,10 +111,17 @@ class Pooler:
                 " what it runs with cannot be told; allow a restart (pgbouncer_restart: now)"
             )
         waiting = pending(wanted, live) if live else (("console",) if pid else ())
+        box, refused = sandboxed.file(self.runner, "pgbouncer", wanted.unit, "daemon-reload", sandbox, not check_mode)
+        waiting += ("sandbox",) if pid and sandboxed.waits(self.runner, "pgbouncer", wanted.unit, box, self.root / "proc") else ()
         console = Console(self.runner, port=live.port) if live else None
         now = bool(waiting) and (restart == "now" or (restart == "idle" and self._clients(console) == 0))
-        outcome = Outcome(version=wanted.version, pending=() if now else waiting)
+        outcome = Outcome(version=wanted.version, refused=tuple(refused), pending=() if now else waiting)
         transaction = self._transaction(wanted, logins, outcome.pending, live, now)
+        transaction = replace(
+            transaction,
+            files=(*transaction.files, replace(box, effect="restart" if now else box.effect)),
+            readback=(*transaction.readback, {"kind": "sandbox", "unit": wanted.unit}),
+        )
         if check_mode:
             outcome.converged = self._converge(transaction, check_mode=True)
             outcome.restarted = now

@@ -22,6 +22,7 @@ from ..host import files as disk
 from ..host.clock import Clock
 from ..host.runner import Runner
 from . import postgresql as conf
+from . import sandbox_seen, sandboxed
 from .psql import Psql, SqlError, running_port
 
 # The directories that a server wants to find before it maps its memory.
@@ -147,6 +148,7 @@ class Cluster:
         self.proven = state / f"{version}-main" / conf.DROP_IN
         self.library = Path("/usr/lib/postgresql") / version
         self.unit = f"postgresql@{version}-main.service"
+        self.sandbox = sandboxed.path("postgresql@.service")
         self.log = Path(f"/var/log/postgresql/postgresql-{version}-main.log")
 
     def data_directory(self) -> Path:
@@ -164,6 +166,19 @@ class Cluster:
             return parse_live(Psql(self.runner, self.version, port).must(OBSERVE)[0])
         except (SqlError, IndexError):
             return None
+
+    def boxed_later(self) -> bool:
+        """Whether the unit has a sandbox that the running server was started without."""
+        return self.unit in sandbox_seen.look(self.runner, self.unit).later
+
+    def waiting(self, live: Live) -> tuple[str, ...]:
+        """All that waits for a restart: settings, and the unit's sandbox."""
+        return (*live.pending, *(["sandbox"] if self.boxed_later() else []))
+
+    def unbox(self) -> None:
+        """Take the sandbox away with which the server does not start."""
+        disk.remove(self.sandbox)
+        self.runner.run(["systemctl", "daemon-reload"])
 
     def ensure(self, wanted: Wanted, check_mode: bool = False) -> Outcome:
         """Bring the cluster to `wanted`; raises ClusterError with the old bytes back and the server as it was."""
@@ -193,7 +208,7 @@ class Cluster:
             raise ClusterError(f"{error}\n{self._restore(outcome)}") from error
         if not live.pending:
             self.forget()
-        outcome.live, outcome.pending = live, live.pending
+        outcome.live, outcome.pending = live, self.waiting(live)
         outcome.shadowed = live.shadowed(tuple(wanted.settings))
         return outcome
 
@@ -224,7 +239,7 @@ class Cluster:
     def _foretell(self, outcome: Outcome, live: Optional[Live]) -> Outcome:
         outcome.started = live is None
         if live is not None:
-            outcome.live, outcome.pending = live, live.pending
+            outcome.live, outcome.pending = live, self.waiting(live)
             outcome.reloaded = not outcome.changes and self._stale(live)
         return outcome
 

@@ -154,6 +154,7 @@ class Restart:
         self.holds = holds
         self.clock = clock
         self.guard = Timer(cluster.runner, clock, "slipway-postgresql-restart")
+        self.boxed = False
 
     def run(self, request: Request, act: bool = True) -> Outcome:
         """Restart when something waits for it and the policy allows; without `act` only say so.
@@ -163,8 +164,8 @@ class Restart:
         live = self.cluster.observe()
         if live is None:
             raise ClusterError(f"{self.cluster.unit} does not answer; start it, or run the role `postgresql`")
-        outcome = Outcome(pending=live.pending)
-        if not live.pending and not request.force:
+        outcome = Outcome(pending=self.cluster.waiting(live))
+        if not outcome.pending and not request.force:
             outcome.reason = "nothing waits for a restart"
             return outcome
         outcome.reason = refusal(request, time.localtime(self.clock.now()))
@@ -245,7 +246,7 @@ class Restart:
             if not outcome.restarted:
                 self.clock.sleep(0.5)
         live = self.cluster.settle()
-        outcome.pending = live.pending if live else outcome.pending
+        outcome.pending = self.cluster.waiting(live) if live else outcome.pending
 
     def _checkpoint(self) -> None:
         try:
@@ -271,7 +272,8 @@ class Restart:
 
     def _guard(self) -> None:
         """Also when this process dies a server that does not come up gets its old settings, and that before clients go on."""
-        if self.cluster.proven.exists():
+        self.boxed = self.cluster.boxed_later()
+        if self.boxed or self.cluster.proven.exists():
             seconds = min((hold.seconds for hold in self.holds), default=60.0)
             self.guard.arm(seconds / 2, ["/bin/sh", "-c", self._way_back()], "put PostgreSQL's settings back when it is down")
 
@@ -283,9 +285,12 @@ class Restart:
             return
         log = cluster.last_lines()
         back = cluster.put_back()
+        if self.boxed:
+            cluster.unbox()
         live = cluster.start()
         raise ClusterError(
             f"{cluster.unit} did not come up. {'The settings from before are back' if back else 'There are no older settings'};"
+            f"{' it is without its new sandbox again;' if self.boxed else ''}"
             f" the server {'answers' if live else 'does not answer'}. Its last log lines:\n{log}"
         )
 
@@ -296,7 +301,8 @@ class Restart:
         ready = shlex.join([str(cluster.library / "bin" / "pg_isready"), "-q", "-h", "/var/run/postgresql", "-p", self._port()])
         # 1 means that it runs and does not let anybody in yet.
         start = f"systemctl reset-failed {unit}; systemctl restart {unit}"
-        return f"{ready}; [ $? -gt 1 ] || exit 0; cat {old} >{new} && rm {old}; {start}"
+        unbox = f"rm -f {shlex.quote(str(cluster.sandbox))}; systemctl daemon-reload; " if self.boxed else ""
+        return f"{ready}; [ $? -gt 1 ] || exit 0; {unbox}[ ! -e {old} ] || {{ cat {old} >{new} && rm {old}; }}; {start}"
 
     def _port(self) -> str:
         return str(running_port(self.cluster.data_directory()) or 5432)

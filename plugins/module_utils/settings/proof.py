@@ -7,7 +7,7 @@ from typing import Any
 
 from .readback import Seen
 
-KINDS = ["sysctl", "limit", "unit", "listen", "command", "file", "http", "reach", "redis"]
+KINDS = ["sysctl", "limit", "unit", "listen", "command", "file", "http", "reach", "redis", "sandbox"]
 TEXTS: tuple[str, ...] = (
     "key",
     "value",
@@ -63,6 +63,7 @@ NEEDS = [
     ("kind", "http", ["url"]),
     ("kind", "reach", ["address", "port"]),
     ("kind", "redis", ["what"]),
+    ("kind", "sandbox", ["unit"]),
 ]
 OPTION: dict[str, Any] = {"type": "list", "elements": "dict", "default": [], "options": CHECK, "required_if": NEEDS}
 """Argument specification of a list of checks."""

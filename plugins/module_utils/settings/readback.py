@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ..host.runner import Runner
-from . import redis_client
+from . import redis_client, sandbox_seen
 from .sysctl import in_container, normal, normal_key, reachable, writes_live
 
 LIMIT_NAMES = {
@@ -76,6 +76,7 @@ class Reader:
             "http": self._http,
             "reach": self._reach,
             "redis": self._redis,
+            "sandbox": self._sandbox,
         }
 
     def read(self, checks: Iterable[Mapping[str, Any]]) -> list[Mismatch]:
@@ -263,6 +264,19 @@ class Reader:
 
     def _redis(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         return [Mismatch(*row) for row in redis_client.look(check)]
+
+    def _sandbox(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        found = sandbox_seen.look(self.runner, str(check["unit"]), self.proc)
+        self.pending += [
+            f"{unit}: its sandbox ({', '.join(keys)}) comes with its next start" for unit, keys in found.later.items()
+        ]
+        for unit, keys in found.missing.items():
+            yield Mismatch(
+                f"sandbox of {unit}",
+                ", ".join(keys),
+                "not around its process",
+                f"See `journalctl -u {unit}`: this kernel refuses it.",
+            )
 
     def _http(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         for _number in range(int(check.get("connections", 1))):

@@ -284,6 +284,7 @@ def checks(declared: Sequence[Instance], logins: Sequence[User] = ()) -> list[di
     for one in declared:
         properties = {"ActiveState": "active", "UnitFileState": "enabled"}
         found.append({"kind": "unit", "unit": one.unit, "properties": properties})
+        found.append({"kind": "sandbox", "unit": one.unit})
         found.append({"kind": "limit", "unit": one.unit, "name": "nofile", "value": str(one.nofile)})
         found += [
             {"kind": "listen", "port": one.port, "address": address, "only": len(one.listen) == 1}

@@ -19,7 +19,7 @@ from typing import Any, Optional
 from ..health.wire import Place
 from ..host import files as disk
 from ..host.runner import CommandFailed, Runner
-from . import redis
+from . import redis, sandbox, sandboxed
 from .converge import ConvergeError, Converger, DirectorySpec, FileSpec, Outcome, Transaction, UnitSpec, plan
 from .readback import look
 from .redis import ADMIN, Instance, User
@@ -51,9 +51,10 @@ class Done:
 class Server:
     """All instances of one host."""
 
-    def __init__(self, runner: Runner, converger: Optional[Converger] = None) -> None:
+    def __init__(self, runner: Runner, converger: Optional[Converger] = None, sandbox: bool = True) -> None:
         self.runner = runner
         self.converger = converger or Converger(runner)
+        self.sandboxed = sandbox
         self.password = (disk.read_text(Path(redis.ADMIN_FILE)) or "").strip()
 
     def run(self, declared: Sequence[Instance], logins: Sequence[User], check_mode: bool = False) -> Done:
@@ -150,7 +151,7 @@ class Server:
             for path in sorted(Path(redis.FOLDER).glob("redis-*.conf"))
             if str(path) not in kept and (disk.read_text(path) or "").startswith(redis.HEADER)
         ]
-        paths = [path for one in gone for path in (one.config, one.acl, one.drop_in, *one.tls)]
+        paths = [path for one in gone for path in (one.config, one.acl, one.drop_in, str(sandboxed.path(one.unit)), *one.tls)]
         return Transaction(
             name="redis",
             files=tuple(FileSpec(Path(path), None, effect="none", secret=True) for path in paths),
@@ -183,8 +184,12 @@ class Server:
         checks = tuple(redis.checks([one], logins))
         directory = DirectorySpec(Path(f"{redis.DATA}/{one.name}"), "redis", "redis", 0o750)
 
+        # A running server gets it with its next start: a cache is not emptied for it.
+        box, refused = sandboxed.file(self.runner, "redis", one.unit, "daemon-reload", self.sandboxed, not check_mode)
+        done.warnings += [sandbox.warning(one.unit, refused)] if refused else []
+
         def transaction(restart: bool) -> Transaction:
-            files = self._files(one, logins, password, restart)
+            files = (*self._files(one, logins, password, restart), box)
             return Transaction(f"redis-{one.name}", (directory,), files, units=(unit,), readback=checks)
 
         if check_mode:
@@ -218,6 +223,7 @@ class Server:
         done.outcomes.append(outcome)
         done.live[one.name] = sorted(set_live)
         done.restarted += outcome.restarted
+        done.warnings += look(self.runner, checks).pending
         overcommit = (disk.read_text(Path("/proc/sys/vm/overcommit_memory")) or "1").strip()
         if one.purpose != "cache" and overcommit == "2":
             done.warnings.append(f"{one.unit}: vm.overcommit_memory is 2, so the fork that saves may be refused; set 1, or 0")

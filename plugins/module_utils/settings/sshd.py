@@ -21,14 +21,14 @@ from typing import Optional
 
 from ..guard.armed import Arming
 from ..host import files as disk
-from ..host.clock import Clock
+from ..host.clock import Clock, parse_time
 from ..host.runner import Runner
 from ..host.session import Login
 from . import sshd_accounts as accounts
 from . import sshd_policy as policies
 from . import sshd_stage as staging
 from . import sshd_wire as wire
-from .converge import Change, DirectorySpec, FileSpec, Outcome, State, Transaction, observe, parse_time, plan, put
+from .converge import Change, DirectorySpec, FileSpec, Outcome, State, Transaction, observe, plan, put
 from .sshd_access import Account, KeyFile, problems
 from .sshd_policy import Policy, SshdError
 

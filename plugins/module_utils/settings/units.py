@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional
+
+from . import sandbox
+from .sandbox import Value
 
 MARKER = "Managed by slipway.server.systemd_units"
 HEADER = f"# {MARKER}; changes by hand are taken back.\n"
@@ -19,43 +22,7 @@ LIMITS = ("nofile", "nproc", "core", "memlock")
 SETTLE = 2.0
 """Seconds that a service has to stay up: a program that cannot work mostly ends within one."""
 
-Value = Union[str, int, float, bool, Sequence[Any], None]
 Sections = dict[str, dict[str, Value]]
-
-# What an application that runs as its own user does without. Ruby, PHP and Node translate code at run time, so
-# MemoryDenyWriteExecute stays off. AF_NETLINK is not there: name resolution and listening work without.
-SANDBOX: dict[str, Value] = {
-    "UMask": "0077",
-    "NoNewPrivileges": True,
-    "CapabilityBoundingSet": "",
-    "AmbientCapabilities": "",
-    "ProtectSystem": "strict",
-    "ProtectHome": True,
-    "PrivateTmp": True,
-    "PrivateDevices": True,
-    "PrivateUsers": True,
-    "PrivateMounts": True,
-    "ProtectKernelTunables": True,
-    "ProtectKernelModules": True,
-    "ProtectKernelLogs": True,
-    "ProtectControlGroups": True,
-    "ProtectClock": True,
-    "ProtectHostname": True,
-    "ProtectProc": "invisible",
-    "ProcSubset": "pid",
-    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
-    "RestrictNamespaces": True,
-    "RestrictRealtime": True,
-    "RestrictSUIDSGID": True,
-    "LockPersonality": True,
-    "RemoveIPC": True,
-    "KeyringMode": "private",
-    "DevicePolicy": "closed",
-    "SystemCallArchitectures": "native",
-    "SystemCallFilter": ["@system-service", "~@privileged @resources"],
-    "SystemCallErrorNumber": "EPERM",
-    "LimitCORE": 0,
-}
 
 
 class UnitError(Exception):
@@ -176,8 +143,12 @@ def check(unit: Mapping[str, Any]) -> list[str]:
     user = str(unit.get("user") or "")
     if _kind(unit) == "service" and not unit.get("command"):
         found.append(f"{name}: command is missing")
-    if _kind(unit) == "service" and not user and unit.get("hardening", "standard") == "standard":
+    profile = _profile(unit)
+    if profile not in sandbox.APPS:
+        found.append(f"{name}: hardening: {profile!r} is none of {', '.join(sandbox.APPS)}")
+    if _kind(unit) == "service" and not user and profile != "none":
         found.append(f"{name}: user is missing; a sandboxed unit does not run as root (hardening: none does)")
+    found += sandbox.problems(name, unit.get("capabilities") or (), unit.get("address_families") or ())
     if user and not USER.fullmatch(user):
         found.append(f"{name}: {user!r} is not a user name")
     if unit.get("create_user") and (not user or user == "root"):
@@ -197,6 +168,10 @@ def check(unit: Mapping[str, Any]) -> list[str]:
 
 def _kind(unit: Mapping[str, Any]) -> str:
     return str(unit["name"]).rpartition(".")[2]
+
+
+def _profile(unit: Mapping[str, Any]) -> str:
+    return str(unit.get("hardening") or "standard")
 
 
 def _default_target(kind: str) -> list[str]:
@@ -224,7 +199,6 @@ def _unit(unit: Mapping[str, Any]) -> dict[str, Value]:
 
 def _service(unit: Mapping[str, Any]) -> dict[str, Value]:
     user = str(unit.get("user") or "")
-    sandboxed = unit.get("hardening", "standard") == "standard"
     kind = str(unit.get("type") or "exec")
     oneshot = kind == "oneshot"
     values: dict[str, Value] = {
@@ -248,8 +222,8 @@ def _service(unit: Mapping[str, Any]) -> dict[str, Value]:
     values.update({f"Limit{name.upper()}": value for name, value in sorted((unit.get("limits") or {}).items())})
     if user and user != "root":
         values.update({"StateDirectory": user, "StateDirectoryMode": "0750"} if unit.get("create_user") else {})
-    if sandboxed:
-        values.update({key: value for key, value in SANDBOX.items() if key not in values})
+    denied = sandbox.app(_profile(unit), unit.get("capabilities") or (), unit.get("address_families") or ())
+    values.update({key: value for key, value in denied.items() if key not in values})
     values["ReadWritePaths"] = _listed(unit.get("read_write_paths"))
     return values
 
@@ -266,12 +240,5 @@ def _assignment(name: str, value: object) -> str:
 
 
 def _section(title: str, values: Mapping[str, Value]) -> str:
-    rows: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        rows += [(key, each) for each in value] if isinstance(value, (list, tuple)) else [(key, value)]
-    lines = [f"{key}={_scalar(value)}\n" for key, value in rows if value is not None]
+    lines = [f"{line}\n" for line in sandbox.lines(values)]
     return f"[{title}]\n" + "".join(lines) if lines else ""
-
-
-def _scalar(value: object) -> str:
-    return ("no", "yes")[value] if isinstance(value, bool) else str(value)

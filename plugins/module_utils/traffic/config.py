@@ -69,6 +69,9 @@ class Runtime:
     stop_timeout: int = 30
     unit: str = ""
     root: str = ""
+    pids: int = 512
+    capabilities: tuple[str, ...] = ()
+    tmpfs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -353,6 +356,9 @@ def _runtime(read: Reader) -> Runtime:
         read.count("stop_timeout", 30, 1),
         read.text("unit", ""),
         read.text("root", ""),
+        read.count("pids", 512, 16),
+        read.texts("capabilities") if read.has("capabilities") else (),
+        read.texts("tmpfs") if read.has("tmpfs") else (),
     )
     if kind == "docker" and not runtime.container_port:
         raise read.fail("container_port", "the port the container listens on")

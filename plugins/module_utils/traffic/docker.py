@@ -68,9 +68,11 @@ class ContainerPlace:
         runtime = self.runtime
         return [
             *(["--read-only"] if runtime.read_only else []),
-            "--tmpfs=/tmp",
+            *(f"--tmpfs={path}" for path in ("/tmp", *runtime.tmpfs)),
             "--cap-drop=ALL",
+            *(f"--cap-add={name}" for name in runtime.capabilities),
             "--security-opt=no-new-privileges",
+            f"--pids-limit={runtime.pids}",
             *([f"--user={runtime.user}"] if runtime.user else []),
             *([f"--memory={runtime.memory}"] if runtime.memory else []),
             *([f"--env-file={self.host.layout.path(runtime.env_file)}"] if runtime.env_file else []),

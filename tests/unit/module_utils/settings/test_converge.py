@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Arming, Guard
-from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
+from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock, parse_time
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
 from ansible_collections.slipway.server.plugins.module_utils.settings import converge as c
 
@@ -387,9 +387,9 @@ def test_a_unit_whose_file_goes_is_stopped_and_disabled_and_comes_back_on_failur
 
 
 def test_times_of_systemd():
-    assert c.parse_time("Thu 1970-01-01 00:00:01.250000 UTC") == 1.25
-    assert c.parse_time("") == 0
-    assert c.parse_time("n/a") == 0
+    assert parse_time("Thu 1970-01-01 00:00:01.250000 UTC") == 1.25
+    assert parse_time("") == 0
+    assert parse_time("n/a") == 0
 
 
 def test_a_watched_file_that_is_news_to_a_running_unit_reloads_it(tmp_path, host, run):

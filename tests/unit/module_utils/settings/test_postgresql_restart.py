@@ -101,6 +101,16 @@ class Database(Runner):
         self.folder = folder
         self.pending, self.old, self.alive, self.dies = ("shared_buffers",), [], True, False
         self.armed = []
+        self.sandbox, self.box = folder / "sandbox", ()
+
+    def boxed_later(self):
+        return bool(self.box)
+
+    def waiting(self, live):
+        return (*live.pending, *self.box)
+
+    def unbox(self):
+        self.log.append("unbox")
 
     def data_directory(self):
         return self.folder
@@ -111,7 +121,7 @@ class Database(Runner):
     def restart(self):
         self.log.append("restart")
         self.alive = not self.dies
-        self.pending = ()
+        self.pending = self.box = ()
         return self.alive
 
     def settle(self):
@@ -248,6 +258,24 @@ def test_the_old_settings_also_come_back_when_this_process_dies(database):
     assert "pg_isready -q" in script
     assert f"cat {database.proven} >{database.drop_in}" in script
     assert script.endswith(f"systemctl restart {database.unit}")
+
+
+def test_a_sandbox_waits_for_the_same_restart(database):
+    database.pending, database.box = (), ("sandbox",)
+    assert restart(database).run(Request("never")).pending == ("sandbox",)
+    assert "restart" not in database.log
+    done = restart(database, FakeHold(database.log)).run(Request())
+    assert done.restarted
+    assert done.pending == ()
+    (script,) = database.armed
+    assert f"rm -f {database.sandbox}; systemctl daemon-reload; [ ! -e {database.proven} ]" in script
+
+
+def test_a_server_that_does_not_start_in_its_sandbox_goes_on_without(database):
+    database.box, database.dies = ("sandbox",), True
+    with pytest.raises(ClusterError, match="without its new sandbox again; the server answers"):
+        restart(database).run(Request())
+    assert database.log[-2:] == ["unbox", "start"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
