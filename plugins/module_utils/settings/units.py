@@ -127,6 +127,7 @@ def _checks(unit: Mapping[str, Any]) -> list[dict[str, Any]]:
         argv = ["systemctl", "list-unit-files", "--plain", "--no-legend", name]
         found.append({"kind": "command", "argv": argv, "what": f"unit {name}", "matches": f"^{re.escape(name)} "})
     if _kind(unit) == "service" and (is_template(name) or started):
+        found += [{"kind": "sandbox", "unit": name}] if _profile(unit) != "none" else []
         for limit, value in sorted((unit.get("limits") or {}).items()):
             soft = str(value).split(":", 1)[0].replace("infinity", "unlimited")
             found.append({"kind": "limit", "unit": name, "name": limit, "value": soft, "at_least": False})

@@ -68,7 +68,8 @@ class ContainerPlace:
         runtime = self.runtime
         return [
             *(["--read-only"] if runtime.read_only else []),
-            *(f"--tmpfs={path}" for path in ("/tmp", *runtime.tmpfs)),
+            "--tmpfs=/tmp",
+            *(f"--tmpfs={path}" for path in runtime.tmpfs),
             "--cap-drop=ALL",
             *(f"--cap-add={name}" for name in runtime.capabilities),
             "--security-opt=no-new-privileges",

@@ -31,7 +31,7 @@ KEPT = 5
 # about how a service is started, watched and stopped. RuntimeDirectory would be removed at its end.
 SHARED = re.compile(
     r"(User|Group|SupplementaryGroups|UMask|WorkingDirectory|Environment|EnvironmentFile|KeyringMode|RemoveIPC|ProcSubset"
-    r"|(State|Cache|Logs)Directory|MemoryMax|MemoryHigh|NoNewPrivileges|LockPersonality"
+    r"|(State|Cache|Logs)Directory|MemoryMax|MemoryHigh|MemoryDenyWriteExecute|NoNewPrivileges|LockPersonality"
     r"|(Protect|Private|Restrict|SystemCall|Capability|Ambient|Device|ReadWrite|ReadOnly|Inaccessible|Bind|Limit)[A-Za-z]*)="
 )
 

@@ -81,6 +81,18 @@ def test_units_beside_the_pooler_use_loopback() -> None:
     assert one["systemd_units_units"][0]["name"] == "spotik@.service"
 
 
+def test_what_an_app_needs_of_its_sandbox_reaches_unit_and_container() -> None:
+    raw = single()
+    loose = {"hardening": "strict", "capabilities": ["CAP_NET_BIND_SERVICE"], "loosen": {"PrivateUsers": False}}
+    raw.apps["spotik"]["backends"] = {
+        "main": {"runtime": "systemd", "port": 3000, "command": "/usr/bin/puma", "read_write_paths": ["/srv/x"], **loose}
+    }
+    unit = planned(raw).hosts["one"]["systemd_units_units"][0]
+    assert (unit["hardening"], unit["capabilities"]) == ("strict", ["CAP_NET_BIND_SERVICE"])
+    assert (unit["read_write_paths"], unit["extra"]) == (["/srv/x"], {"Service": {"PrivateUsers": "no"}})
+    assert "address_families" not in unit
+
+
 def test_an_app_without_pooler_reaches_postgresql_itself() -> None:
     app = spotik()
     app["database"]["pooled"] = False

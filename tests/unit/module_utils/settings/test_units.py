@@ -53,6 +53,44 @@ def test_an_app_unit():
     assert not any("MemoryDenyWriteExecute" in line for line in text)
 
 
+def test_a_sandbox_is_loosened_key_by_key_and_read_back():
+    text = lines(
+        {
+            **APP,
+            "hardening": "strict",
+            "capabilities": ["CAP_NET_BIND_SERVICE"],
+            "address_families": ["AF_NETLINK"],
+            "read_write_paths": ["/srv/shop"],
+            "extra": {"Service": {"ProcSubset": "all"}},
+        }
+    )
+    for line in (
+        "MemoryDenyWriteExecute=yes",
+        "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
+        "ReadWritePaths=/srv/shop",
+        "ProcSubset=all",
+    ):
+        assert line in text, line
+    assert not any(line.startswith(("PrivateUsers", "ProcSubset=pid")) for line in text)
+    checks = u.transaction([APP, {"name": "old.service", "command": "/x", "hardening": "none"}])["checks"]
+    assert [check["unit"] for check in checks if check["kind"] == "sandbox"] == ["shop@.service"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"hardening": "total"}, "'total' is none of standard, strict, compatible, none"),
+        ({"capabilities": ["net_bind"]}, "not a name such as CAP_NET_BIND_SERVICE"),
+        ({"address_families": ["netlink"]}, "not a name such as AF_NETLINK"),
+    ],
+)
+def test_a_sandbox_that_cannot_be_is_refused(wrong, says):
+    with pytest.raises(u.UnitError, match=says):
+        u.render({**APP, **wrong})
+
+
 def test_without_sandbox_nothing_of_it_is_left():
     text = lines({"name": "legacy.service", "command": "/usr/bin/legacy", "hardening": "none"})
     assert not any(line.startswith(("Protect", "Private", "User=", "SystemCall")) for line in text)
@@ -130,6 +168,8 @@ def test_transaction_of_a_template_and_a_service():
         ("command", None),
         ("limit", "shop@.service"),
         ("unit", "worker.service"),
+        ("sandbox", "shop@.service"),
+        ("sandbox", "worker.service"),
     }
 
 

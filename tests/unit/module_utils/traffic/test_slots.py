@@ -143,6 +143,7 @@ def test_container_is_locked_down_and_proven(dock: World) -> None:
         "--tmpfs=/tmp",
         "--cap-drop=ALL",
         "--security-opt=no-new-privileges",
+        "--pids-limit=512",
         "--user=1000:1000",
         "--memory=512M",
         "--publish=10.0.0.1:3000:3000",
