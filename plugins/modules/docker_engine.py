@@ -98,7 +98,7 @@ from typing import Any
 
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
-from ansible_collections.slipway.server.plugins.module_utils.settings import converge, docker, proof
+from ansible_collections.slipway.server.plugins.module_utils.settings import converge, docker, docker_closed, proof
 from ansible_collections.slipway.server.plugins.module_utils.settings.readback import Seen
 
 REGISTRY = {
@@ -145,7 +145,10 @@ def declared(params: dict[str, Any]) -> docker.Engine:
 
 def look(runner: Runner, engine: docker.Engine, nofile: int) -> Seen:
     """Every difference between the declaration and the running daemon."""
-    return Seen(tuple(str(mismatch) for mismatch in docker.mismatches(engine, nofile, runner)))
+    pid = runner.run(["systemctl", "show", "--property=MainPID", "--value", "--", docker.UNIT]).out.strip()
+    found = docker.mismatches(engine, nofile, runner)
+    found += docker_closed.mismatches(engine.options, pid) if pid not in ("", "0") else []
+    return Seen(tuple(str(mismatch) for mismatch in found))
 
 
 def main() -> None:
@@ -154,10 +157,12 @@ def main() -> None:
     runner = Runner()
     engine = declared(module.params)
     problems = docker.problems(engine)
-    if problems:
-        module.fail_json(msg="The declaration of the engine is refused, nothing was changed:\n" + "\n".join(problems))
     try:
-        possible = docker.hard_limit()
+        possible, old = docker.hard_limit(), docker.parse_json(docker.disk.read_text(docker.DAEMON), docker.DAEMON)
+        there = docker_closed.containers(runner) if engine.options.get("userns-remap") else []
+        problems += docker_closed.refusals(engine.options, old, possible, there)
+        if problems:
+            module.fail_json(msg="The declaration of the engine is refused, nothing was changed:\n" + "\n".join(problems))
         nofile = min(engine.nofile, possible)
         if module.params["state"] == "verified":
             nothing = {"changed": False, "nofile": nofile, "files_changed": [], "actions": []}
@@ -167,6 +172,9 @@ def main() -> None:
         done = converge.Converger(runner).run(wanted, module.check_mode)
     except (docker.DockerError, converge.ConvergeError, OSError) as error:
         module.fail_json(msg=str(error))
+    gone = docker_closed.leaving(old, docker.daemon(engine, nofile))
+    if gone:
+        module.warn(f"docker: {docker.DAEMON} is this role's alone; {', '.join(gone)} go. Keep them by docker_options")
     if nofile < engine.nofile:
         module.warn(f"docker: containers get {nofile} open files instead of {engine.nofile}: this host cannot give more")
     result = {

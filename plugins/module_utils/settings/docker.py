@@ -240,18 +240,20 @@ def mismatches(engine: Engine, nofile: int, runner: Runner, proc: Path = Path("/
     if wanted.get("iptables", True):
         forward = runner.run(["iptables", "-S", "FORWARD"])
         found.append(("Docker's rules in chain FORWARD", "-j DOCKER" in forward.out, True))
+    if wanted.get("userns-remap"):
+        found.append(("userns-remap", "name=userns" in (info.get("SecurityOptions") or []), True))
+    pid = runner.run(["systemctl", "show", "--property=MainPID", "--value", "--", UNIT]).out.strip()
     return [
         *(
             Mismatch(f"docker {name}", str(declared), str(actual), BRIDGE_REMEDY if name in ("icc", "bip") else REMEDY)
             for name, actual, declared in found
             if actual != declared
         ),
-        *_limits(nofile, runner, proc),
+        *_limits(nofile, pid, proc),
     ]
 
 
-def _limits(nofile: int, runner: Runner, proc: Path) -> list[Mismatch]:
-    pid = runner.run(["systemctl", "show", "--property=MainPID", "--value", "--", UNIT]).out.strip()
+def _limits(nofile: int, pid: str, proc: Path) -> list[Mismatch]:
     for line in (disk.read_text(proc / pid / "limits") or "").splitlines() if pid.isdigit() and pid != "0" else ():
         if line.startswith("Max open files"):
             hard = line.split()[4]
