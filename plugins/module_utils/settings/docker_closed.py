@@ -38,8 +38,8 @@ def refusals(options: Mapping[str, Any], old: Mapping[str, Any], possible: int, 
     if options.get("userns-remap") and not old.get("userns-remap") and containers:
         found.append(
             f"docker_options: userns-remap would put {len(containers)} container(s) ({', '.join(containers[:5])}) and all images"
-            " out of sight, and files in their volumes belong to other users then. Declare it on a host without containers, or remove"
-            " them first (docker rm) and deploy again"
+            " out of sight, and files in their volumes belong to other users then. Declare it on a host without containers,"
+            " or remove them first (docker rm) and deploy again"
         )
     return found
 
