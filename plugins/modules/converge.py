@@ -132,6 +132,14 @@ options:
             is reported as pending until then.
         type: bool
         default: false
+  trials:
+    description: Keys of units, tried in a service of their own before anything is written. Those that are refused are named.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      unit: {description: The unit that will have them., type: str, required: true}
+      keys: {description: Keys of its section Service., type: dict, required: true}
   readback:
     description:
       - Effective values that must be there after the reload, tried until O(check_timeout) has passed; what does not arrive takes
@@ -272,6 +280,7 @@ SPEC = {
     "check": COMMANDS,
     "watches": {"type": "list", "elements": "path", "default": []},
     "sandbox": {"type": "dict", "options": SANDBOX},
+    "trials": listed({"unit": {"type": "str", "required": True}, "keys": {"type": "dict", "required": True, "no_log": False}}),
     "readback": proof.OPTION,
     "check_timeout": {"type": "float", "default": 15},
     "guarded": {"type": "float", "default": 0},
@@ -331,6 +340,8 @@ def main() -> None:
     try:
         if params["sandbox"]:
             wanted, refused = sandboxed.add(wanted, runner, params["sandbox"], module.check_mode)
+        if not module.check_mode:
+            sandboxed.refuse(wanted, runner, params["trials"])
         converger = converge.Converger(runner, arming=arming(runner, params["name"], params["guarded"]))
         done = converger.run(wanted, module.check_mode)
     except (converge.ConvergeError, armed.GuardError, OSError) as error:
@@ -338,7 +349,7 @@ def main() -> None:
     for name in done.unmet:
         module.warn(f"{name} stays off: a condition of its own is not met on this host (see `systemctl status {name}`)")
     if refused:
-        module.warn(sandbox.warning(module.params["sandbox"]["unit"], refused))
+        module.warn(sandbox.warning(params["sandbox"]["unit"], refused))
     result = {
         "changed": done.changed,
         "diff": done.diff(),

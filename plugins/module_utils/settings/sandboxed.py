@@ -10,7 +10,7 @@ from typing import Any
 
 from ..host.runner import Runner
 from . import sandbox, sandbox_seen
-from .converge import FileSpec, Transaction
+from .converge import ConvergeError, FileSpec, Transaction, plan
 
 NAME = "65-slipway-sandbox.conf"
 
@@ -49,6 +49,26 @@ def add(transaction: Transaction, runner: Runner, entry: Mapping[str, Any], chec
         ),
         refused,
     )
+
+
+def refuse(transaction: Transaction, runner: Runner, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Before anything is written, start a service with each set of keys; raises ConvergeError naming those that cannot be had."""
+    if not trials or not plan(transaction):
+        return
+    answers: dict[str, list[str]] = {}
+    found = []
+    for trial in trials:
+        text = "\n".join(sandbox.lines(trial["keys"]))
+        if text not in answers:
+            answers[text] = sandbox.refusals(runner, trial["keys"], "nobody")
+        if answers[text]:
+            found.append(f"- {trial['unit']}: {', '.join(answers[text])}")
+    if found:
+        raise ConvergeError(
+            f"{transaction.name}: nothing was changed; this kernel refuses keys of sandboxes, as in nested containers:\n"
+            + "\n".join(found)
+            + "\nTake them out: `extra` of the unit, or `loosen` of the backend, as false; or set hardening: compatible"
+        )
 
 
 def waits(runner: Runner, service: str, unit: str, spec: FileSpec, proc: Path = Path("/proc")) -> bool:

@@ -105,6 +105,7 @@ def transaction(units: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
             }
             for unit in running
         ],
+        "trials": [{"unit": unit["name"], "keys": keys} for unit in units if (keys := _denied(unit))],
         "checks": [entry for unit in units for entry in _checks(unit)],
     }
 
@@ -175,6 +176,14 @@ def _profile(unit: Mapping[str, Any]) -> str:
     return str(unit.get("hardening") or "standard")
 
 
+def _denied(unit: Mapping[str, Any]) -> dict[str, Value]:
+    """The keys of its sandbox, with what `extra` makes of them."""
+    found = sandbox.app(_profile(unit), unit.get("capabilities") or (), unit.get("address_families") or ())
+    loosened = (unit.get("extra") or {}).get("Service") or {}
+    found = {key: loosened.get(key, value) for key, value in found.items()}
+    return found if _kind(unit) == "service" else {}
+
+
 def _default_target(kind: str) -> list[str]:
     return {"timer": ["timers.target"], "socket": ["sockets.target"]}.get(kind, ["multi-user.target"])
 
@@ -223,8 +232,7 @@ def _service(unit: Mapping[str, Any]) -> dict[str, Value]:
     values.update({f"Limit{name.upper()}": value for name, value in sorted((unit.get("limits") or {}).items())})
     if user and user != "root":
         values.update({"StateDirectory": user, "StateDirectoryMode": "0750"} if unit.get("create_user") else {})
-    denied = sandbox.app(_profile(unit), unit.get("capabilities") or (), unit.get("address_families") or ())
-    values.update({key: value for key, value in denied.items() if key not in values})
+    values.update({key: value for key, value in _denied(unit).items() if key not in values})
     values["ReadWritePaths"] = _listed(unit.get("read_write_paths"))
     return values
 

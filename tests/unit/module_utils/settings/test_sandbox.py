@@ -7,7 +7,12 @@ import time
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
 from ansible_collections.slipway.server.plugins.module_utils.settings import sandbox, sandbox_seen, sandboxed
-from ansible_collections.slipway.server.plugins.module_utils.settings.converge import FileSpec, Transaction, UnitSpec
+from ansible_collections.slipway.server.plugins.module_utils.settings.converge import (
+    ConvergeError,
+    FileSpec,
+    Transaction,
+    UnitSpec,
+)
 
 
 class Kernel(Runner):
@@ -164,3 +169,16 @@ def test_before_the_package_there_is_no_unit_to_look_at():
     assert added.files[0].path.name == "65-slipway-sandbox.conf"
     assert not added.readback
     assert not added.validate
+
+
+def test_units_whose_sandbox_this_kernel_refuses_are_named_before_anything_is_written(tmp_path):
+    new = Transaction("units", files=(FileSpec(tmp_path / "shop.service", "x"),))
+    trials = [{"unit": name, "keys": sandbox.app("standard")} for name in ("shop@.service", "worker@.service")]
+    kernel = Kernel(refuses=["PrivateUsers"])
+    with pytest.raises(ConvergeError, match=r"nothing was changed(.|\n)*- shop@.service: PrivateUsers\n- worker(.|\n)*loosen"):
+        sandboxed.refuse(new, kernel, trials)
+    assert not (tmp_path / "shop.service").exists()
+    sandboxed.refuse(new, Kernel(), trials)
+    calls = len(kernel.calls)
+    sandboxed.refuse(Transaction("units"), kernel, trials)
+    assert len(kernel.calls) == calls, "where nothing changes nothing is tried"

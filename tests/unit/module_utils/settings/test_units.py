@@ -74,6 +74,11 @@ def test_a_sandbox_is_loosened_key_by_key_and_read_back():
     ):
         assert line in text, line
     assert not any(line.startswith(("PrivateUsers", "ProcSubset=pid")) for line in text)
+    loose = {**APP, "extra": {"Service": {"PrivateUsers": False, "Nice": 5}}}
+    assert [(trial["unit"], trial["keys"]["PrivateUsers"]) for trial in u.transaction([loose])["trials"]] == [
+        ("shop@.service", False)
+    ]
+    assert "Nice" not in u.transaction([loose])["trials"][0]["keys"]
     checks = u.transaction([APP, {"name": "old.service", "command": "/x", "hardening": "none"}])["checks"]
     assert [check["unit"] for check in checks if check["kind"] == "sandbox"] == ["shop@.service"]
 
