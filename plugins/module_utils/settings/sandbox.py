@@ -87,7 +87,8 @@ SERVICES: Mapping[str, Mapping[str, Value]] = {
         "RestrictAddressFamilies": f"{FAMILIES} AF_NETLINK",
         "SystemCallFilter": _ROOT_STARTS,
     },
-    # Not PrivateUsers: peers on its socket are told apart by their user. AF_NETLINK: its start waits for addresses.
+    # Not PrivateUsers: peers on its socket are told apart by their user. AF_NETLINK and capset:
+    # its start waits for addresses with ip(8).
     "pgbouncer": {
         **COMMON,
         "CapabilityBoundingSet": "",
@@ -96,7 +97,7 @@ SERVICES: Mapping[str, Mapping[str, Value]] = {
         "ReadWritePaths": "-/var/log/postgresql -/run/postgresql",
         "ProcSubset": "pid",
         "RestrictAddressFamilies": f"{FAMILIES} AF_NETLINK",
-        "SystemCallFilter": ["@system-service", "~@privileged @resources"],
+        "SystemCallFilter": ["@system-service", "~@privileged @resources", "capset"],
         "MemoryDenyWriteExecute": True,
     },
     # The package's unit is closed already; this is what it leaves. An instance writes its own data only.
