@@ -296,7 +296,7 @@ def _runtime(app: App, backend: Backend) -> dict[str, Any]:
     }
     if backend.runtime == "docker":
         found.update(container_port=backend.container_port, read_only=backend.read_only, command=backend.command or None)
-        found.update(pids=backend.box.pids, capabilities=list(backend.box.capabilities), tmpfs=list(backend.box.write))
+        found.update(pids=backend.box.pids, tmpfs=list(backend.box.write))
     else:
         found.update(unit=f"{app.name}@{{slot}}-{{n}}.service", root=f"/opt/{app.name}", packages=list(backend.packages))
     return found

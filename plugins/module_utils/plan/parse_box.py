@@ -11,7 +11,7 @@ from .model import PROFILES, Box
 from .reader import Reader, kind
 
 KEYS = ("hardening", "loosen", "address_families", "capabilities", "read_write_paths", "pids")
-UNIT_ONLY = ("hardening", "loosen", "address_families")
+UNIT_ONLY = ("hardening", "loosen", "address_families", "capabilities")
 CAPABILITY = re.compile(r"CAP_[A-Z_]+")
 FAMILY = re.compile(r"AF_[A-Z0-9_]+")
 KEY = re.compile(r"[A-Z][A-Za-z]+")
@@ -26,7 +26,9 @@ def parse_box(read: Reader, data: Mapping[str, Any], path: str, runtime: str, ex
         if external:
             read.fail(f"{path}.{name}", "is for backends that slipway runs", "Remove it, and change the unit where it is made")
         elif name in UNIT_ONLY and runtime == "docker":
-            read.fail(f"{path}.{name}", "belongs to runtime systemd", "Containers have capabilities, read_only, read_write_paths")
+            read.fail(
+                f"{path}.{name}", "belongs to runtime systemd", "Containers have read_only, read_write_paths, pids, and any port"
+            )
         elif name == "pids" and runtime != "docker":
             read.fail(f"{path}.{name}", "belongs to runtime docker", "Write loosen: {TasksMax: 512}")
     return Box(

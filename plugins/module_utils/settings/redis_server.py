@@ -223,7 +223,7 @@ class Server:
         done.outcomes.append(outcome)
         done.live[one.name] = sorted(set_live)
         done.restarted += outcome.restarted
-        done.warnings += look(self.runner, checks).pending
+        done.warnings += outcome.seen.pending
         overcommit = (disk.read_text(Path("/proc/sys/vm/overcommit_memory")) or "1").strip()
         if one.purpose != "cache" and overcommit == "2":
             done.warnings.append(f"{one.unit}: vm.overcommit_memory is 2, so the fork that saves may be refused; set 1, or 0")

@@ -70,7 +70,6 @@ class Runtime:
     unit: str = ""
     root: str = ""
     pids: int = 512
-    capabilities: tuple[str, ...] = ()
     tmpfs: tuple[str, ...] = ()
 
 
@@ -357,7 +356,6 @@ def _runtime(read: Reader) -> Runtime:
         read.text("unit", ""),
         read.text("root", ""),
         read.count("pids", 512, 16),
-        read.texts("capabilities") if read.has("capabilities") else (),
         read.texts("tmpfs") if read.has("tmpfs") else (),
     )
     if kind == "docker" and not runtime.container_port:

@@ -71,7 +71,6 @@ class ContainerPlace:
             "--tmpfs=/tmp",
             *(f"--tmpfs={path}" for path in runtime.tmpfs),
             "--cap-drop=ALL",
-            *(f"--cap-add={name}" for name in runtime.capabilities),
             "--security-opt=no-new-privileges",
             f"--pids-limit={runtime.pids}",
             *([f"--user={runtime.user}"] if runtime.user else []),

@@ -98,6 +98,7 @@ def test_the_sample_inventories_are_sound() -> None:
         ("backends/units/loosen", {"PrivateUsers": None}, "backends.units.loosen.PrivateUsers", "must be one line"),
         ("backends/units/pids", 100, "backends.units.pids", "belongs to runtime docker"),
         ("backends/containers/pids", 5, "backends.containers.pids", "outside 16 to"),
+        ("backends/containers/capabilities", ["CAP_KILL"], "backends.containers.capabilities", "belongs to runtime systemd"),
         ("backends/containers/hardening", "strict", "backends.containers.hardening", "belongs to runtime systemd"),
         ("backends/units/user", "root", "backends.units.user", "is root"),
         ("backends/units/health", {"path": "/x"}, "backends.units.health", "belongs to the app"),
