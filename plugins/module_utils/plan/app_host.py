@@ -8,13 +8,13 @@ from dataclasses import asdict
 from typing import Any, Optional
 
 from ..health.limits import DECIMALS
+from ..settings.sandbox import USUAL
 from ..traffic.config import ABORTABLE
 from . import redis
 from .firewall import local_only, pooler_port
 from .model import (
     MANAGED_SLOTS,
     POSTGRESQL_PORT,
-    PROFILES,
     App,
     Backend,
     Box,
@@ -168,7 +168,7 @@ def unit(app: App, backend: Backend, nofile: int) -> dict[str, Any]:
 def _box(box: Box) -> dict[str, Any]:
     """What differs from the usual sandbox, as role systemd_units takes it."""
     found = {
-        "hardening": box.profile if box.profile != PROFILES[0] else "",
+        "hardening": box.profile if box.profile != USUAL else "",
         "read_write_paths": list(box.write),
         "capabilities": list(box.capabilities),
         "address_families": list(box.families),

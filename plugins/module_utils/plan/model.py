@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Optional
 
 from ..health.limits import Limits
+from ..settings.sandbox import USUAL
 
 MANAGED_SLOTS = ("blue", "green")
 GREEN_OFFSET = 10  # green listens this many ports above blue; also the largest number of replicas
@@ -90,14 +91,11 @@ class Worker:
     memory_mb: int = 0
 
 
-PROFILES = ("standard", "strict", "compatible", "none")
-
-
 @dataclass(frozen=True)
 class Box:
     """What a managed backend is denied, and what it needs all the same. `loosen`: keys of its unit; `pids`: of its container."""
 
-    profile: str = PROFILES[0]
+    profile: str = USUAL
     write: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     families: tuple[str, ...] = ()

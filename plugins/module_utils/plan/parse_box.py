@@ -7,13 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .model import PROFILES, Box
+from ..settings.sandbox import APPS, CAPABILITY, FAMILY, USUAL
+from .model import Box
 from .reader import Reader, kind
 
 KEYS = ("hardening", "loosen", "address_families", "capabilities", "read_write_paths", "pids")
 UNIT_ONLY = ("hardening", "loosen", "address_families", "capabilities")
-CAPABILITY = re.compile(r"CAP_[A-Z_]+")
-FAMILY = re.compile(r"AF_[A-Z0-9_]+")
 KEY = re.compile(r"[A-Z][A-Za-z]+")
 PLACE = re.compile(r"/[^\s:,]+")
 
@@ -32,7 +31,7 @@ def parse_box(read: Reader, data: Mapping[str, Any], path: str, runtime: str, ex
         elif name == "pids" and runtime != "docker":
             read.fail(f"{path}.{name}", "belongs to runtime docker", "Write loosen: {TasksMax: 512}")
     return Box(
-        profile=read.choice(data, "hardening", path, PROFILES, PROFILES[0]),
+        profile=read.choice(data, "hardening", path, tuple(APPS), USUAL),
         write=read.words(data, "read_write_paths", path, PLACE, "an absolute path without blanks"),
         capabilities=read.words(data, "capabilities", path, CAPABILITY, "a name such as CAP_NET_BIND_SERVICE"),
         families=read.words(data, "address_families", path, FAMILY, "a name such as AF_NETLINK"),

@@ -58,9 +58,10 @@ APP: dict[str, Value] = {
 # What keeps programs from working that bring a sandbox, a debugger or a browser of their own.
 DEMANDING: tuple[str, ...] = ("PrivateUsers", "ProtectProc", "ProcSubset", "RestrictAddressFamilies", "RestrictNamespaces")
 DEMANDING += ("DevicePolicy", "SystemCallArchitectures", "SystemCallErrorNumber", "SystemCallFilter", "RemoveIPC")
+USUAL = "standard"
 APPS: Mapping[str, Mapping[str, Value]] = {
     # Ruby, PHP and Node translate code at run time, so memory may be written and executed.
-    "standard": APP,
+    USUAL: APP,
     "strict": {**APP, "MemoryDenyWriteExecute": True},
     "compatible": {**{key: value for key, value in APP.items() if key not in DEMANDING}, "ProtectSystem": "full"},
     "none": {},

@@ -173,7 +173,7 @@ def _kind(unit: Mapping[str, Any]) -> str:
 
 
 def _profile(unit: Mapping[str, Any]) -> str:
-    return str(unit.get("hardening") or "standard")
+    return str(unit.get("hardening") or sandbox.USUAL)
 
 
 def _denied(unit: Mapping[str, Any]) -> dict[str, Value]:
