@@ -40,6 +40,7 @@ SELECT jsonb_build_object('pid', pid, 'user', usename, 'database', '', 'state', 
     'query_start', to_char(backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
   FROM pg_stat_replication WHERE state = 'backup';
 """
+BOXED = " it is without its new sandbox again, so loosen that in {file} before the next run;"
 
 
 class GaveUp(Exception):
@@ -290,7 +291,7 @@ class Restart:
         live = cluster.start()
         raise ClusterError(
             f"{cluster.unit} did not come up. {'The settings from before are back' if back else 'There are no older settings'};"
-            f"{' it is without its new sandbox again;' if self.boxed else ''}"
+            f"{BOXED.format(file=cluster.sandbox.with_name('90-own.conf')) if self.boxed else ''}"
             f" the server {'answers' if live else 'does not answer'}. Its last log lines:\n{log}"
         )
 
