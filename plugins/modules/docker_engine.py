@@ -147,7 +147,7 @@ def look(runner: Runner, engine: docker.Engine, nofile: int) -> Seen:
     """Every difference between the declaration and the running daemon."""
     pid = runner.run(["systemctl", "show", "--property=MainPID", "--value", "--", docker.UNIT]).out.strip()
     found = docker.mismatches(engine, nofile, runner)
-    found += docker_closed.mismatches(engine.options, pid) if pid not in ("", "0") else []
+    found += docker_closed.mismatches(engine.options, pid, runner) if pid not in ("", "0") else []
     return Seen(tuple(str(mismatch) for mismatch in found))
 
 

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import grp
-import os
 import pwd
 import stat
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,6 @@ from .readback import Mismatch
 
 SOCKET = Path("/run/docker.sock")
 TLS = ("tlsverify", "tlscacert", "tlscert", "tlskey")
-LISTEN = "0A"
 USE_SSH = "Use `docker -H ssh://HOST`, or give tlsverify: true with tlscacert, tlscert and tlskey"
 
 
@@ -55,8 +52,10 @@ def leaving(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return sorted(set(old) - set(new))
 
 
-def mismatches(options: Mapping[str, Any], pid: str, proc: Path = Path("/proc"), socket: Path = SOCKET) -> list[Mismatch]:
-    """Whether the daemon's socket is for root and its group only, and it listens on no TCP port without TLS."""
+def mismatches(
+    options: Mapping[str, Any], pid: str, runner: Runner, proc: Path = Path("/proc"), socket: Path = SOCKET
+) -> list[Mismatch]:
+    """Whether the daemon's socket is for root and its group only, and it offers its interface on no TCP port without TLS."""
     group = str(options.get("group") or "docker")
     found = []
     try:
@@ -68,27 +67,18 @@ def mismatches(options: Mapping[str, Any], pid: str, proc: Path = Path("/proc"),
         remedy = "Whoever writes to it is root: see `systemctl cat docker.socket`, then systemctl restart docker.socket."
         found.append(Mismatch(f"docker socket {socket}", f"root:{group} 0660", shown, remedy))
     command = (disk.read_text(proc / pid / "cmdline") or "").split("\0") if pid.isdigit() else []
-    ports = listening(proc, pid)
-    if ports and not options.get("tlsverify") and "--tlsverify" not in command:
-        shown = f"port {', '.join(map(str, ports))}"
-        remedy = f"Remove it from daemon.json and from drop-ins of docker.service. {USE_SSH}."
-        found.append(Mismatch("docker TCP listener without TLS", "none", shown, remedy))
+    # Its own sockets tell nothing: without a proxy it holds the published ports of containers, too.
+    places = [word.rpartition("=")[2] for word in command if "tcp://" in word] + _of_systemd(runner)
+    if places and not options.get("tlsverify") and "--tlsverify" not in command:
+        remedy = f"Remove it from drop-ins of docker.service and docker.socket. {USE_SSH}."
+        found.append(Mismatch("docker TCP listener without TLS", "none", ", ".join(places), remedy))
     return found
 
 
-def listening(proc: Path, pid: str) -> list[int]:
-    """TCP ports on which a process listens."""
-    held = set()
-    for descriptor in (proc / pid / "fd").glob("*"):
-        with contextlib.suppress(OSError):
-            held.add(os.readlink(descriptor))
-    found = set()
-    for name in ("tcp", "tcp6"):
-        for line in (disk.read_text(proc / pid / "net" / name) or "").splitlines()[1:]:
-            cells = line.split()
-            if len(cells) > 9 and cells[3] == LISTEN and f"socket:[{cells[9]}]" in held:
-                found.add(int(cells[1].rpartition(":")[2], 16))
-    return sorted(found)
+def _of_systemd(runner: Runner) -> list[str]:
+    """What systemd listens on for the daemon besides paths."""
+    shown = runner.run(["systemctl", "show", "--property=Listen", "--value", "--", "docker.socket"]).out
+    return [line.split(" ")[0] for line in shown.splitlines() if line and not line.startswith("/")]
 
 
 def _name(lookup: Any, number: int) -> str:

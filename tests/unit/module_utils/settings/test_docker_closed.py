@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import grp
-import os
 import re
 
 import pytest
@@ -53,32 +52,46 @@ def test_containers():
     assert d.containers(Engine(1)) == []
 
 
+class Systemd(Runner):
+    """Listens for the daemon."""
+
+    def __init__(self, listen="/run/docker.sock (Stream)\n"):
+        self.listen = listen
+
+    def run(self, argv, data=None, timeout=600.0, env=None):
+        return Result(0, self.listen, "")
+
+
 @pytest.fixture
 def proc(tmp_path):
-    (tmp_path / "9/fd").mkdir(parents=True)
-    (tmp_path / "9/net").mkdir()
+    (tmp_path / "9").mkdir()
     (tmp_path / "9/cmdline").write_text("dockerd\0-H\0fd://\0")
-    os.symlink("socket:[77]", tmp_path / "9/fd/3")
-    row = "   0: 00000000:{} 00000000:0000 {} 00000000:00000000 00:00000000 00000000     0        0 {} 1\n"
-    rows = [row.format("0947", "0A", 77), row.format("0016", "0A", 78), row.format("0948", "01", 77)]
-    (tmp_path / "9/net/tcp").write_text("head\n" + "".join(rows))
     (tmp_path / "docker.sock").write_text("")
     return tmp_path
 
 
-def test_listeners_without_tls_and_an_open_socket_are_found(proc):
+@pytest.mark.parametrize(
+    ("command", "listen", "place"),
+    [
+        ("dockerd\0-H\0tcp://0.0.0.0:2375\0", "/run/docker.sock (Stream)\n", "tcp://0.0.0.0:2375"),
+        ("dockerd\0--host=tcp://:2375\0", "", "tcp://:2375"),
+        ("dockerd\0-H\0fd://\0", "/run/docker.sock (Stream)\n[::]:2375 (Stream)\n", "[::]:2375"),
+    ],
+)
+def test_listeners_without_tls_and_an_open_socket_are_found(proc, command, listen, place):
     socket = proc / "docker.sock"
     socket.chmod(0o666)
-    found = d.mismatches({}, "9", proc, socket)
+    (proc / "9/cmdline").write_text(command)
+    found = d.mismatches({}, "9", Systemd(listen), proc, socket)
     assert [mismatch.what.split(" ")[1] for mismatch in found] == ["socket", "TCP"]
-    assert "port 2375" in str(found[1])
-    assert len(d.mismatches({"tlsverify": True}, "9", proc, socket)) == 1
-    assert "No such file" in str(d.mismatches({"tlsverify": True}, "9", proc, proc / "none")[0])
+    assert place in str(found[1])
+    assert len(d.mismatches({"tlsverify": True}, "9", Systemd(listen), proc, socket)) == 1
+    assert "No such file" in str(d.mismatches({"tlsverify": True}, "9", Systemd(), proc, proc / "none")[0])
 
 
 def test_a_socket_for_its_group_only(proc, monkeypatch):
     monkeypatch.setattr(d.pwd, "getpwuid", lambda _number: ("root",))
     socket = proc / "docker.sock"
     socket.chmod(0o660)
-    options = {"group": grp.getgrgid(socket.stat().st_gid).gr_name, "tlsverify": True}
-    assert d.mismatches(options, "9", proc, socket) == []
+    options = {"group": grp.getgrgid(socket.stat().st_gid).gr_name}
+    assert d.mismatches(options, "9", Systemd(), proc, socket) == []
