@@ -34,6 +34,11 @@ def slipway_pooler_logins(apps: Mapping[str, Any], host: Mapping[str, Any]) -> l
     return env.logins(apps, host)
 
 
+def slipway_pooler_users(apps: Mapping[str, Any], host: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Users of a pooler whose databases are on other hosts."""
+    return env.pooler_users(apps, host)
+
+
 def slipway_redis_users(apps: Mapping[str, Any], host: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Users of the Redis instances of a host, with their passwords."""
     return env.redis_users(apps, host)
@@ -68,6 +73,7 @@ class FilterModule:
             "slipway_env": slipway_env,
             "slipway_plan_table": slipway_plan_table,
             "slipway_pooler_logins": slipway_pooler_logins,
+            "slipway_pooler_users": slipway_pooler_users,
             "slipway_redis_users": slipway_redis_users,
             "slipway_problems": slipway_problems,
         }

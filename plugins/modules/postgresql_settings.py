@@ -55,6 +55,17 @@ options:
         type: str
         choices: [scram-sha-256, cert, peer, reject]
         default: scram-sha-256
+  peers:
+    description: >-
+      Addresses of the primary and its standbys. Each may ask for replication over TLS, and for the database C(postgres), which
+      C(pg_rewind) and a server that starts need.
+    type: list
+    elements: str
+    default: []
+  replication_user:
+    description: Role by which they do.
+    type: str
+    default: replicator
   pooler_user:
     description: Role that a pooler on this host may use over the unix socket without password. Empty means none.
     type: str
@@ -135,6 +146,8 @@ SPEC = {
     "port": {"type": "int", "default": 5432},
     "data_checksums": {"type": "bool", "default": True},
     "hba": {"type": "list", "elements": "dict", "default": [], "options": HBA},
+    "peers": {"type": "list", "elements": "str", "default": []},
+    "replication_user": {"type": "str", "default": "replicator"},
     "pooler_user": {"type": "str", "default": ""},
     "pooler_os_user": {"type": "str", "default": "postgres"},
 }
@@ -146,6 +159,7 @@ def wanted(params: dict[str, Any]) -> Wanted:
         conf.HbaRule(rule["type"], tuple(rule["database"]), tuple(rule["user"]), rule["address"], rule["method"])
         for rule in params["hba"]
     ]
+    rules += conf.peer_rules(params["peers"], params["replication_user"])
     problems = conf.hba_problems(rules)
     hba = "" if problems else conf.render_hba(rules, params["pooler_user"])
     settings = conf.texts(params["settings"])

@@ -50,7 +50,7 @@ options:
     type: str
     default: ""
   slot:
-    description: Name of this standby's slot at the primary.
+    description: Name of this standby, by which its slot at the primary is called; what a slot's name cannot have becomes C(_).
     type: str
     default: ""
   replace:
@@ -137,7 +137,7 @@ def act(module: AnsibleModule, standby: library.Standby) -> library.Outcome:
         return standby.promote(check) if state == "promoted" else standby.fence(check)
     if state == "judged":
         return library.Outcome(state=standby.observe())
-    source = library.Source(**params["primary"], slot=params["slot"], password=params["password"])
+    source = library.Source(**params["primary"], slot=library.slot_name(params["slot"]), password=params["password"])
     problems = library.problems(source)
     if problems:
         raise library.StandbyError("nothing was changed:\n" + "\n".join(f"- {line}" for line in problems))

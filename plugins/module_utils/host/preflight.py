@@ -23,6 +23,9 @@ from .runner import Runner
 LEAST_SYSTEMD = 245
 LEAST_PYTHON = (3, 9)
 _OWNER = re.compile(r'\("([^"]+)",pid=(\d+)')
+_DATA = re.compile(r"^\s*data_directory\s*=\s*'([^']+)'", re.MULTILINE)
+_CONTROL_LINES = ("Database system identifier", "Latest checkpoint's TimeLineID")
+_CONTROL = re.compile(rf"^({'|'.join(_CONTROL_LINES)}):\s+(\d+)$", re.MULTILINE)
 _UNIT = re.compile(r"([^/]+\.(?:service|scope))(?:/|$)")
 
 
@@ -63,6 +66,7 @@ class Seen:
     missing: Sequence[str] = ()
     unknown: Sequence[str] = ()
     network: Network = field(default_factory=Network)
+    cluster: Mapping[str, Any] = field(default_factory=dict)
 
 
 def problems(wanted: Wanted, seen: Seen, reach: Callable[[str, str], str]) -> list[str]:
@@ -191,6 +195,8 @@ def facts(seen: Seen) -> dict[str, Any]:
         "missing": list(seen.missing),
         "address": seen.network.address,
         "networks": list(seen.network.networks),
+        "pooler": any(process == "pgbouncer" for _port, process, _unit in seen.listening),
+        "cluster": dict(seen.cluster),
     }
 
 
@@ -217,8 +223,26 @@ def observe(runner: Runner, packages: Sequence[str], refresh: bool, root: Path =
         apt=apt,
         listening=listeners(runner.run(["ss", "-Hltnp"]).out, lambda pid: read_text(root / f"proc/{pid}/cgroup") or ""),
         network=observe_network(runner),
+        cluster=cluster(runner, root),
         **(_packages(runner, packages, refresh) if packages and apt else {}),
     )
+
+
+def cluster(runner: Runner, root: Path = Path("/")) -> dict[str, Any]:
+    """The PostgreSQL cluster `main` of the newest version: whose copy it is, its timeline, and whether it follows another."""
+    for path in sorted(
+        root.glob("etc/postgresql/*/main/postgresql.conf"), key=lambda path: path.parts[-3].zfill(4), reverse=True
+    ):
+        directory = _DATA.search(read_text(path) or "")
+        program = root / f"usr/lib/postgresql/{path.parts[-3]}/bin/pg_controldata"
+        if not directory or not program.exists():
+            continue
+        data = root / directory.group(1).lstrip("/")
+        said = dict(_CONTROL.findall(runner.run([str(program), "-D", str(data)]).out))
+        if len(said) == len(_CONTROL_LINES):
+            system, timeline = (said[line] for line in _CONTROL_LINES)
+            return {"system": system, "timeline": int(timeline), "standby": (data / "standby.signal").exists()}
+    return {}
 
 
 def _packages(runner: Runner, names: Sequence[str], refresh: bool) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any, Optional
 from ..health.limits import DECIMALS
 from ..settings.sandbox import USUAL
 from ..traffic.config import ABORTABLE
-from . import redis
-from .firewall import local_only, pooler_port
+from . import poolers, redis
+from .firewall import local_only
 from .model import (
     MANAGED_SLOTS,
     POSTGRESQL_PORT,
@@ -38,7 +38,7 @@ def app_host(
     inventory: Inventory,
     reached: Mapping[str, list[str]],
     processes: int,
-    database_facts: Optional[Facts],
+    pooler_facts: Optional[Facts],
     network: str = "",
 ) -> dict[str, Any]:
     """The description written to /etc/slipway/apps/<app>.json (schema 1).
@@ -77,7 +77,7 @@ def app_host(
             "pace": app.drain.pace,
             "keepalive": max((_idle(edge) for edge in inventory.group("edge")), default=UPSTREAM_KEEPALIVE),
         },
-        "environment": _environment(app, host, inventory, processes, database_facts, network),
+        "environment": _environment(app, host, inventory, processes, pooler_facts, network),
         **_change(app, inventory),
         "workers": [_worker(app, worker, slot, host) for worker, slot in _crews(app)],
     }
@@ -353,7 +353,7 @@ def _database(app: App, database: Database, host: Host, server: Host, port: int)
 
 
 def _environment(
-    app: App, host: Host, inventory: Inventory, processes: int, database_facts: Optional[Facts], network: str
+    app: App, host: Host, inventory: Inventory, processes: int, pooler_facts: Optional[Facts], network: str
 ) -> dict[str, Any]:
     """Plain values for every process of the app here, and how it reaches its database. Secrets are joined by slipway_env."""
     values = {"RAILS_MAX_THREADS": str(app.threads)}
@@ -369,10 +369,12 @@ def _environment(
     server = inventory.host(app.database.host)
     prepared = app.database.prepared_statements
     if prepared is None:
-        seen = version(database_facts.pgbouncer) if database_facts else ()
+        seen = version(pooler_facts.pgbouncer) if pooler_facts else ()
         prepared = not app.database.pooled or seen >= (1, 21)
     values["DB_POOL"] = str(app_pool(app))
     values["DB_PREPARED_STATEMENTS"] = "true" if prepared else "false"
-    port = pooler_port(server) if app.database.pooled else POSTGRESQL_PORT
+    if app.database.pooled:
+        server = poolers.serving(app, host.name, inventory)
+    port = poolers.port(server) if app.database.pooled else POSTGRESQL_PORT
     found["database"] = _database(app, app.database, host, server, port)
     return found

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import redis
-from .firewall import pooler_port
+from . import poolers, redis
 from .model import POSTGRESQL_PORT, Host, Inventory
 from .sizing import runs_docker
 
@@ -38,10 +37,12 @@ def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str,
     if host.has("edge"):
         ports += [_port(port, "nginx", ["nginx.service"]) for port in (80, 443)]
         roles += ["certificates", "nginx"]
-    if host.has("database"):
+    if host.serves_postgresql():
         ports.append(_port(POSTGRESQL_PORT, "PostgreSQL", ["postgresql*.service"]))
-        ports.append(_port(pooler_port(host), "pgbouncer", ["pgbouncer.service"]))
-        roles += ["postgresql", "pgbouncer"]
+        roles.append("postgresql")
+    if poolers.servers(host, inventory):
+        ports.append(_port(poolers.port(host), "pgbouncer", ["pgbouncer.service"]))
+        roles.append("pgbouncer")
     purposes = redis.purposes(host, inventory)
     ports += [_port(redis.PORTS[name], f"Redis {name}", ["redis-server@*.service", "redis-server.service"]) for name in purposes]
     if host.has("redis"):
@@ -61,7 +62,16 @@ def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str,
     if host.overrides.get("postgresql_version"):
         packages -= set(PACKAGES["postgresql"])  # the role installs the chosen one, from a repository that it adds first
     wanted = [{"host": str(entry["host"]), "ca": str(entry.get("ca") or "")} for entry in registries] if docker else []
-    return {"preflight_ports": ports, "preflight_packages": sorted(packages), "preflight_registries": wanted}
+    found = {"preflight_ports": ports, "preflight_packages": sorted(packages), "preflight_registries": wanted}
+    return {**found, **_held(host, inventory)}
+
+
+def _held(host: Host, inventory: Inventory) -> dict[str, Any]:
+    """Hosts whose poolers hold their clients while PostgreSQL on this one restarts, and while it is promoted."""
+    primary = inventory.primary(host) if host.has("replica") else host
+    there = [one.name for one in poolers.hosts(primary, inventory)] if primary and primary.has("database") else []
+    restart = [] if host.has("replica") else [name for name in there if name != host.name]
+    return {"poolers_of_restart": restart, "poolers_of_promotion": there if host.has("replica") else []}
 
 
 def _port(port: int, owner: str, units: list[str]) -> dict[str, Any]:

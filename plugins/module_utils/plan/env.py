@@ -93,14 +93,24 @@ def logins(apps: Mapping[str, Any], host: Mapping[str, Any]) -> list[dict[str, s
     pooled = {entry["name"] for entry in host.get("pgbouncer_databases") or ()}
     return [
         {"database": entry["name"], "user": entry["user"], "password": entry["password"]}
-        for _name, entry in _databases(apps, host)
-        if entry["name"] in pooled and entry.get("pooled", True)
+        for _name, entry in _databases(apps, host, "pooled_apps")
+        if entry["name"] in pooled
     ]
 
 
-def _databases(apps: Mapping[str, Any], host: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Apps that the plan serves from a host, with their `database` entry."""
-    served = host.get("served_apps") or ()
+def pooler_users(apps: Mapping[str, Any], host: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Users of a pooler that cannot look them up, since its databases are on other hosts."""
+    if not host or host.get("pgbouncer_auth_user"):
+        return []
+    found = {entry["user"]: entry["password"] for _name, entry in _databases(apps, host, "pooled_apps")}
+    return [{"name": user, "password": password} for user, password in found.items()]
+
+
+def _databases(
+    apps: Mapping[str, Any], host: Mapping[str, Any], listed: str = "served_apps"
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Apps that the plan lists on a host, with their `database` entry."""
+    served = host.get(listed) or ()
     return [(name, app["database"]) for name, app in apps.items() if name in served]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ..host.network import BRIDGES
-from .model import Facts
+from .model import Cluster, Facts
 from .reader import ip_address
 
 _CONTAINERS = ("docker", "podman", "lxc", "container", "containerd", "systemd-nspawn", "openvz")
@@ -39,6 +39,8 @@ def read(found: Mapping[str, Any]) -> Optional[Facts]:
         disk_free_mb=_number(own.get("disk_free_mb")) or free,
         postgresql=str(versions.get("postgresql", "")),
         pgbouncer=str(versions.get("pgbouncer", "")),
+        pooler=own.get("pooler") is True,
+        cluster=_cluster(_mapping(own.get("cluster"))),
     )
 
 
@@ -47,6 +49,10 @@ def address(found: Mapping[str, Any]) -> str:
     return ip_address(_mapping(found.get("default_ipv4")).get("address")) or ip_address(
         _mapping(found.get("default_ipv6")).get("address")
     )
+
+
+def _cluster(seen: Mapping[str, Any]) -> Optional[Cluster]:
+    return Cluster(str(seen["system"]), _number(seen["timeline"]), seen["standby"] is True) if seen else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -7,7 +7,8 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .model import POOLER_PORT, POSTGRESQL_PORT, App, Backend, Host, Inventory
+from . import poolers
+from .model import POSTGRESQL_PORT, App, Backend, Host, Inventory
 from .sizing import runs_docker
 
 Rule = dict[str, Any]
@@ -62,13 +63,20 @@ def rules(host: Host, inventory: Inventory, network: str) -> list[Rule]:
     for app, backend, slot, sources in _reached(host, inventory):
         if backend.runtime != "docker":
             found.append(_rule(port_range(backend.ports(slot)), sources, f"{app.name} {slot}"))
-    if host.has("database"):
-        pooled, direct = clients(host, inventory, network)
-        if pooled:
-            found.append(_rule(pooler_port(host), pooled, "pgbouncer"))
+    pooled = pooler_clients(host, inventory, network)
+    if pooled:
+        found.append(_rule(poolers.port(host), pooled, "pgbouncer"))
+    if host.serves_postgresql():
+        direct = [address for address in server_clients(host, inventory, network) if address != host.address]
         if direct:
             found.append(_rule(POSTGRESQL_PORT, direct, "postgresql"))
     return found
+
+
+def left_rules(host: Host, inventory: Inventory) -> list[Rule]:
+    """For a pooler beside a database that got a standby: it stays open to the apps' hosts while instances from before use it."""
+    users = [address for one in poolers.hosts(host, inventory) for address in [one.address] if one != host and address]
+    return [_rule(poolers.port(host), users, "pgbouncer, from before there was a standby")] if users else []
 
 
 def container_rules(host: Host, inventory: Inventory) -> list[Rule]:
@@ -90,31 +98,54 @@ def _reached(host: Host, inventory: Inventory) -> list[tuple[App, Backend, str, 
     return found
 
 
-def clients(server: Host, inventory: Inventory, network: str) -> tuple[list[str], list[str]]:
-    """Addresses of those that reach the pooler, and those that reach the database itself, over the network."""
-    pooled: dict[str, None] = {}
-    direct: dict[str, None] = {}
+def pooler_clients(host: Host, inventory: Inventory, network: str) -> list[str]:
+    """Addresses of those that reach the pooler of a host over the network."""
+    found: dict[str, None] = {}
+    for app in poolers.apps(host, inventory):
+        for name in poolers.clients(app, host, inventory):
+            found.update(dict.fromkeys(_addresses(app, name, host, inventory, network)))
+    return [address for address in found if address]
+
+
+def server_clients(host: Host, inventory: Inventory, network: str) -> list[str]:
+    """Addresses of those that reach PostgreSQL on a host over the network; of a standby those of its primary, one day."""
+    primary = inventory.primary(host) if host.has("replica") else host
+    if primary is None:
+        return []
+    found: dict[str, None] = {}
     for app in inventory.apps:
-        if not app.database or app.database.host != server.name:
-            continue
-        target = pooled if app.database.pooled else direct
-        for name in app.everywhere():
-            there = [inventory.host(name).address] if name != server.name else []
-            if name == server.name and runs_docker(server, Inventory((app,), inventory.hosts)):
-                there = container_networks(server, network)
-            target.update(dict.fromkeys(there))
-            if name == app.migration_host():
-                direct.update(dict.fromkeys(there))
-    for entry in server.overrides.get("postgresql_hba", ()):
+        found.update(dict.fromkeys(app_addresses(app, host, primary, inventory, network)))
+    found.update(dict.fromkeys(peers(host, inventory)))
+    for entry in host.overrides.get("postgresql_hba", ()):
         address = str(entry.get("address", "")) if isinstance(entry, dict) else ""
         if address and not address.startswith(("127.", "::1")):
-            direct[address[:-3] if address.endswith("/32") else address] = None
-    return [address for address in pooled if address], [address for address in direct if address]
+            found[address[:-3] if address.endswith("/32") else address] = None
+    return [address for address in found if address]
 
 
-def pooler_port(host: Host) -> int:
-    """Port of the pooler on a database host."""
-    return int(host.overrides.get("pgbouncer_port", POOLER_PORT))
+def app_addresses(app: App, host: Host, primary: Host, inventory: Inventory, network: str) -> list[str]:
+    """Addresses from which an app reaches PostgreSQL on `host`: past the pooler, or through one that is elsewhere."""
+    if not app.database or app.database.host != primary.name:
+        return []
+    direct = app.everywhere() if not app.database.pooled else (app.migration_host(),)
+    found = [address for name in direct if name for address in _addresses(app, name, host, inventory, network)]
+    if app.database.pooled and inventory.replicas(primary):
+        found += [one.address for one in poolers.hosts(primary, inventory)]
+    return list(dict.fromkeys(found))
+
+
+def peers(host: Host, inventory: Inventory) -> list[str]:
+    """Addresses of a primary and its standbys, this host's own included; none without a standby."""
+    primary = inventory.primary(host) if host.has("replica") else host
+    replicas = inventory.replicas(primary) if primary else ()
+    return [one.address for one in (primary, *replicas) if one and one.address] if replicas else []
+
+
+def _addresses(app: App, name: str, server: Host, inventory: Inventory, network: str) -> list[str]:
+    """How the processes of an app on host `name` appear to `server`; over the loopback they need no rule."""
+    if name != server.name:
+        return [inventory.host(name).address]
+    return container_networks(server, network) if runs_docker(server, Inventory((app,), inventory.hosts)) else []
 
 
 def _rule(port: Any, sources: list[str], comment: str) -> Rule:

@@ -343,8 +343,20 @@ class Host:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """PostgreSQL's cluster on a host: whose copy it is (`system`), how often it was promoted (`timeline`), whether it follows."""
+
+    system: str
+    timeline: int
+    standby: bool
+
+
+@dataclass(frozen=True)
 class Facts:
-    """What was seen on a host. Memory and disk in MiB; versions are upstream ones, empty when not known."""
+    """What was seen on a host. Memory and disk in MiB; versions are upstream ones, empty when not known.
+
+    `pooler`: whether a pgbouncer listens. `cluster`: the PostgreSQL that is there.
+    """
 
     memory_mb: int
     cores: int
@@ -357,6 +369,8 @@ class Facts:
     disk_free_mb: int = 0
     postgresql: str = ""
     pgbouncer: str = ""
+    pooler: bool = False
+    cluster: Optional[Cluster] = None
 
 
 @dataclass(frozen=True)
@@ -382,7 +396,16 @@ class Inventory:
 
     def replicas(self, primary: Host) -> tuple[Host, ...]:
         """The replicas of a database host."""
-        return tuple(host for host in self.group("replica") if not host.has("database") and self.primary(host) == primary)
+        return self._followers.get(primary.name, ())
+
+    @cached_property
+    def _followers(self) -> dict[str, tuple[Host, ...]]:
+        found: dict[str, tuple[Host, ...]] = {}
+        for host in self.group("replica"):
+            primary = self.primary(host)
+            if primary and not host.has("database"):
+                found[primary.name] = (*found.get(primary.name, ()), host)
+        return found
 
     @cached_property
     def _by_name(self) -> dict[str, Host]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from . import parse_pairs, poolers, redis
 from . import reader as shape
-from . import redis
-from .model import GROUPS, POOLER_PORT, POSTGRESQL_PORT, App, Facts, Host, Inventory, Problem
+from .model import GROUPS, POSTGRESQL_PORT, App, Facts, Host, Inventory, Problem
 from .parse_app import parse_app
 from .parse_workers import Hosts
 from .placeholders import Undefined, is_documentation_address, is_placeholder_secret, leaves
@@ -17,7 +17,7 @@ from .reader import Reader, closest, ip_address, kind
 
 PROMISES = ("slipway_rpo", "slipway_pitr_days", "slipway_backup_days")
 COLLECTION_VARIABLES = ("slipway_apps", "slipway_registries", "slipway_address", "slipway_primary", *PROMISES)
-DICT_OVERRIDES = ("kernel_sysctl", "postgresql_settings", "pgbouncer_settings")
+DICT_OVERRIDES = ("kernel_sysctl", "postgresql_settings", "postgresql_standby_of", "pgbouncer_settings")
 LIST_OVERRIDES = (
     "ufw_rules",
     "ufw_container_rules",
@@ -48,7 +48,7 @@ OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + OTHER_OVERRIDES
 # Not planned, but other values depend on them.
 CHECKED_ONLY = ("nginx_listen_backlog", "nginx_upstream_keepalive_timeout", "redis_maxmemory_mb", "redis_max_clients", *PROMISES)
 HOST_VARIABLES = (
-    *("slipway_address", "slipway_primary", "ansible_host", "ansible_port", "ansible_user", "sshd_ports"),
+    *("slipway_address", "slipway_primary", "ansible_host", "ansible_port", "ansible_user", "sshd_ports", parse_pairs.VARIABLE),
     *OVERRIDES,
     *CHECKED_ONLY,
 )
@@ -86,7 +86,10 @@ def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Invent
         host, found = _host(name, raw, facts)
         found_hosts.append(host)
         problems += found
-    inventory = Inventory(apps=tuple(apps), hosts=tuple(found_hosts))
+    named = {name: raw.hostvars.get(name, {}).get("slipway_primary") for name in hosts.all}
+    pairs = parse_pairs.pairs(raw.groups, named)
+    inventory = parse_pairs.settled(found_hosts, apps, pairs)
+    problems += [*pairs.problems, *parse_pairs.needs(inventory, raw.hostvars), *parse_pairs.names(inventory)]
     problems += _domains(inventory)
     problems += _units(inventory)
     problems += _ports(inventory)
@@ -187,23 +190,7 @@ def _host(name: str, raw: Raw, facts: Optional[Mapping[str, Facts]]) -> tuple[Ho
         else:
             overrides[key] = value
     member = tuple(group for group in GROUPS if name in raw.groups.get(group, ()))
-    if "replica" in member:
-        overrides.update(_primary(name, variables.get("slipway_primary"), raw.groups.get("database", ()), read))
     return Host(name=name, groups=member, address=address, ssh_ports=ports, overrides=overrides), read.problems
-
-
-def _primary(name: str, declared: Any, servers: Sequence[str], read: Reader) -> dict[str, Any]:
-    """The database host that a replica follows: the one it names, or the only one."""
-    others = [server for server in servers if server != name]
-    if name in servers:
-        read.fail("groups.replica", "is in the group `database`, too", "Keep a host in one of the two groups")
-    elif not others:
-        read.fail("groups.replica", "there is no host in the group `database` to follow", "Put the primary into it")
-    elif declared is not None and declared not in others:
-        read.fail("slipway_primary", "names no host of the group `database`", "Name one of: " + ", ".join(others))
-    elif declared is None and len(others) > 1:
-        read.fail("slipway_primary", "is missing, and there are several databases", "Name one of: " + ", ".join(others))
-    return {"slipway_primary": declared} if declared in others else {}
 
 
 def _domains(inventory: Inventory) -> list[Problem]:
@@ -256,8 +243,10 @@ def _ports(inventory: Inventory) -> list[Problem]:
         owner: dict[int, str] = dict.fromkeys(host.ssh_ports, "sshd")
         if host.has("edge"):
             owner.update(dict.fromkeys((80, 443), "nginx"))
-        if host.has("database"):
-            owner.update({POSTGRESQL_PORT: "PostgreSQL", _pooler_port(host): "pgbouncer"})
+        if host.serves_postgresql():
+            owner[POSTGRESQL_PORT] = "PostgreSQL"
+        if poolers.servers(host, inventory):
+            owner[poolers.port(host)] = "pgbouncer"
         owner.update({redis.PORTS[purpose]: f"Redis {purpose}" for purpose in redis.purposes(host, inventory)})
         for app in inventory.apps:
             for backend in app.backends_on(host.name):
@@ -275,10 +264,6 @@ def _ports(inventory: Inventory) -> list[Problem]:
                 for port in backend.all_ports():
                     owner.setdefault(port, name)
     return found
-
-
-def _pooler_port(host: Host) -> int:
-    return int(host.overrides.get("pgbouncer_port", POOLER_PORT))
 
 
 def _ranges(ports: Sequence[int]) -> str:
@@ -329,7 +314,7 @@ def _databases(inventory: Inventory, raw: Any) -> list[Problem]:
 def _addresses(inventory: Inventory) -> list[Problem]:
     """Every host that another one must name in an upstream, a rule or a URL needs an address, all of them of one family."""
     needed = {host for app in inventory.apps for host in app.everywhere()}
-    needed.update(host.name for host in inventory.hosts if host.has("edge") or host.has("database"))
+    needed.update(host.name for host in inventory.hosts if host.has("edge") or host.serves_postgresql())
     needed.update(app.redis.host for app in inventory.apps if app.redis)
     known = [host for host in inventory.hosts if host.name in needed and host.address]
     first = known[0] if known else Host("")

@@ -222,6 +222,11 @@ class HbaRule:
     options: str = ""
 
 
+def peer_rules(peers: Sequence[str], user: str) -> list[HbaRule]:
+    """Rules of a primary and its standbys: any of them may follow, so that a promotion changes none."""
+    return [HbaRule("hostssl", ("replication", "postgres"), (user,), peer, "scram-sha-256") for peer in sorted(set(peers))]
+
+
 KEYWORDS = ("all", "sameuser", "samerole", "replication")
 
 

@@ -58,7 +58,7 @@ def _memory(subject: Subject) -> Iterator[Check]:
 def _kernel(subject: Subject) -> Iterator[Check]:
     somaxconn = subject.kernel("net.core.somaxconn", 4096)
     asked = backlogs(subject.host, bool(subject.apps))
-    if subject.host.serves_postgresql():
+    if "pgbouncer_nofile" in subject.variables:
         asked["pgbouncer"] = whole(subject.pooler("listen_backlog", "128"))
     for program in sorted(asked, key=lambda name: asked[name])[-1:]:
         yield subject.check(

@@ -14,7 +14,7 @@ RESTART_BUDGET = 30  # seconds a guarded restart may hold queries: PAUSE deadlin
 
 def rules(subject: Subject) -> Iterator[Check]:
     """All of them; nothing on hosts without a pooler."""
-    if "pgbouncer_settings" not in subject.variables or not subject.host.serves_postgresql():
+    if "pgbouncer_nofile" not in subject.variables:
         return
     own = Pooler(
         subject.host.name, subject.variables.get("pgbouncer_databases", ()), subject.variables.get("pgbouncer_settings", {})
@@ -50,7 +50,7 @@ def rules(subject: Subject) -> Iterator[Check]:
         "pgbouncer_settings query_wait_timeout",
         f"set more than {RESTART_BUDGET}",
     )
-    for app in subject.served:
+    for app in subject.pooled:
         checkout = seconds(app.env.get("DB_CHECKOUT_TIMEOUT", ""), 1.0)
         if checkout and app.database and app.database.pooled:
             yield subject.check(

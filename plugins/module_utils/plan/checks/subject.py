@@ -55,8 +55,8 @@ class Pooler:
 class Subject:
     """One host with all that the rules look at. `sessions` counts both slots at once.
 
-    `poolers` are all in front of this host's PostgreSQL. `primary` has the final settings of a replica's primary, `replicas`
-    the names of those that follow this host.
+    `pooled` are the apps that go through the pooler of this host, `poolers` all in front of its PostgreSQL. `primary` has the
+    final settings of a replica's primary, `replicas` the names of those that follow this host.
     """
 
     host: Host
@@ -65,6 +65,7 @@ class Subject:
     variables: Mapping[str, Any]
     apps: tuple[App, ...] = ()
     served: tuple[App, ...] = ()
+    pooled: tuple[App, ...] = ()
     poolers: tuple[Pooler, ...] = ()
     sessions: int = 0
     direct: int = 0

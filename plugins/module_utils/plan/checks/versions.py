@@ -70,7 +70,7 @@ def _pooler(subject: Subject) -> Iterator[Check]:
             "pgbouncer_settings max_prepared_statements",
             "remove it, or install a newer pgbouncer",
         )
-    for app in subject.served:
+    for app in subject.pooled:
         if found and app.database and app.database.pooled and app.database.prepared_statements:
             yield subject.check(
                 "versions",

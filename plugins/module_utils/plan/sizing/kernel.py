@@ -30,7 +30,7 @@ def backlogs(host: Host, apps: bool) -> dict[str, int]:
         asked["nginx"] = int(host.overrides.get("nginx_listen_backlog", NGINX_BACKLOG))
     if apps:
         asked["puma"] = 1024
-    if host.serves_postgresql():
+    if host.serves_postgresql() or "pgbouncer_settings" in host.overrides:
         asked["pgbouncer"] = int(host.overrides.get("pgbouncer_settings", {}).get("listen_backlog", 4096))
     if host.has("redis"):
         asked["redis"] = REDIS_BACKLOG

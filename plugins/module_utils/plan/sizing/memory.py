@@ -42,7 +42,7 @@ def divide(host: Host, facts: Facts, inventory: Inventory, most_clients: int, re
     roles: dict[str, int] = {}
     if host.has("edge"):
         roles["nginx"] = nginx_mb(facts.cores, worker_connections(facts.memory_mb))
-    if host.serves_postgresql():
+    if most_clients:
         roles["pgbouncer"] = pgbouncer_mb(most_clients)
     cache = redis_size(host, facts, inventory, redis_sessions) if host.has("redis") else None
     if cache:

@@ -38,6 +38,8 @@ def fleet(random: Random) -> tuple[Raw, dict[str, Facts]]:
     hostvars: dict[str, dict[str, Any]] = {host: {"slipway_address": f"10.0.0.{n + 1}"} for n, host in enumerate(hosts)}
     for host in groups["replica"]:
         hostvars[host]["slipway_primary"] = random.choice(databases)
+    for host in (*databases, *groups["replica"]):
+        hostvars[host]["postgresql_replication_password"] = PASSWORD
     apps = {f"a{number}": _app(random, number, groups) for number in range(random.randint(1, 3))}
     for entry in apps.values() if groups["redis"] else ():
         purpose, host = random.choice(["cache", "queue", "limits"]), random.choice(groups["redis"])

@@ -335,7 +335,7 @@ def test_demands_for_preflight() -> None:
 def test_every_planned_variable_has_a_line_in_the_playbooks_mapping() -> None:
     mapping = yaml.safe_load((PROD.parents[1] / "playbooks/vars/plan.yml").read_text())
     planned_names = {name for values in planned(fleet()).hosts.values() for name in values}
-    assert planned_names - set(mapping) == {"served_apps"}
+    assert planned_names - set(mapping) == {"served_apps", "pooled_apps"}
     assert set(OVERRIDES) - set(mapping) == set()
 
 

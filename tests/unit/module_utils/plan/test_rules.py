@@ -11,7 +11,7 @@ from ansible_collections.slipway.server.plugins.module_utils.plan.checks import 
 from ansible_collections.slipway.server.plugins.module_utils.plan.model import Check, Plan
 from ansible_collections.slipway.server.plugins.module_utils.plan.parse import Raw
 
-from tests.unit.module_utils.plan.inventories import facts, fleet, planned, problems, single, spotik
+from tests.unit.module_utils.plan.inventories import PASSWORD, facts, fleet, planned, problems, single, spotik
 
 KNOWN = facts(8192, 4, nofile_hard=524288, disk_free_mb=40000, disk_total_mb=50000, pgbouncer="1.24.1", postgresql="17.11")
 
@@ -35,6 +35,9 @@ def postgresql(**settings: Any) -> Raw:
 
 def with_group(raw: Raw, group: str, *hosts: str) -> Raw:
     raw.groups[group] = list(hosts)  # type: ignore[index]
+    if group == "replica":
+        for host in ("db1", *hosts):
+            raw.hostvars[host]["postgresql_replication_password"] = PASSWORD  # type: ignore[index]
     return raw
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.plan import sizing
 
-from tests.unit.module_utils.plan.inventories import fleet, planned, problems
+from tests.unit.module_utils.plan.inventories import PASSWORD, fleet, planned, problems
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,8 @@ def test_redis_has_its_part_of_the_host() -> None:
     ],
 )
 def test_a_replica_follows_one_primary(databases: list[str], replicas: list[str], declared: str | None, key: str) -> None:
-    raw = fleet(web2={"slipway_primary": declared} if declared else {})
+    secret = {"postgresql_replication_password": PASSWORD}
+    raw = fleet(web1=secret, db1=secret, web2={**secret, **({"slipway_primary": declared} if declared else {})})
     raw.apps["spotik"]["database"]["host"] = "db1"
     raw.groups.update(database=databases, replica=replicas)  # type: ignore[attr-defined]
     found = {one.key for one in problems(raw)} - {"slipway_apps.spotik.database.host", "slipway_apps.spotik.database"}
