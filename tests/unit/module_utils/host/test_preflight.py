@@ -187,3 +187,37 @@ def test_registries_that_cannot_be_used() -> None:
         threading.Thread(target=answer, daemon=True).start()
         assert "no TLS connection" in preflight.reach(f"127.0.0.1:{port}", "")
     assert "no TLS connection" in preflight.reach("127.0.0.1:443", "not a certificate")
+
+
+class Control(Runner):
+    """pg_controldata as PostgreSQL 17 prints it."""
+
+    def run(self, argv: Sequence[str], **_more: Any) -> Result:  # type: ignore[override]
+        assert argv[0].endswith("/usr/lib/postgresql/17/bin/pg_controldata")
+        lines = ("Database system identifier:           7431", "Latest checkpoint's TimeLineID:       3", "Fake LSN counter: 1")
+        return Result(0, "\n".join(lines), "")
+
+
+@pytest.mark.parametrize("standby", [True, False])
+def test_the_cluster_and_whether_it_follows(tmp_path: Path, standby: bool) -> None:
+    assert preflight.cluster(Control(), tmp_path) == {}
+    for version in ("9.6", "15", "17"):
+        conf = tmp_path / f"etc/postgresql/{version}/main"
+        conf.mkdir(parents=True)
+        (conf / "postgresql.conf").write_text(f"# x\ndata_directory = '/var/lib/postgresql/{version}/main'  # where\n")
+    assert preflight.cluster(Control(), tmp_path) == {}
+    program = tmp_path / "usr/lib/postgresql/17/bin/pg_controldata"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    data = tmp_path / "var/lib/postgresql/17/main"
+    data.mkdir(parents=True)
+    if standby:
+        (data / "standby.signal").touch()
+    seen = preflight.cluster(Control(), tmp_path)
+    assert seen == {"system": "7431", "timeline": 3, "standby": standby}
+    assert preflight.facts(Seen(cluster=seen))["cluster"] == seen
+
+
+def test_a_running_pooler_is_a_fact() -> None:
+    assert preflight.facts(Seen(listening=[(6432, "pgbouncer", "pgbouncer.service")]))["pooler"] is True
+    assert preflight.facts(Seen())["pooler"] is False

@@ -135,3 +135,11 @@ def test_checks_quote_what_is_declared():
     assert "it''s %m" in sql
     assert "o''hara" in sql
     assert [check.get("address") for check in checks[2:]] == ["127.0.0.1", "0.0.0.0"]
+
+
+def test_peers_may_follow_each_other() -> None:
+    text = p.render_hba(p.peer_rules(["10.0.0.2", "10.0.0.1", "10.0.0.2"], "replicator"), "")
+    lines = [line.split() for line in text.splitlines() if line.startswith("hostssl")]
+    assert [line[1:5] for line in lines] == [
+        ["replication,postgres", "replicator", f"10.0.0.{number}/32", "scram-sha-256"] for number in (1, 2)
+    ]
