@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
                     facts[host] = found
         inventory, problems = parse(raw, facts if options["stage"] == "full" else None)
         authorities = self._authorities(raw.registries, problems)
-        if problems:
+        if any(not problem.late for problem in problems):
             return self._failed(result, "inventory", [problem.line() for problem in problems])
         result.update(changed=False, hosts={}, checks=[], table=[])
         if options["stage"] == "inventory":
@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
         plan = build(inventory, facts)
         result.update(hosts=plan.hosts, checks=[asdict(check) for check in plan.checks], table=[asdict(row) for row in plan.rows])
         playing = set(variables.get("ansible_play_hosts_all", raw.groups.get("all", ())))
-        found_problems = [problem.line() for problem in plan.problems]
+        found_problems = [problem.line() for problem in (*problems, *plan.problems)]
         violated = [check.line() for check in plan.violations() if check.host in playing]
         if found_problems or (violated and options["enforce"]):
             return self._failed(result, "plan", found_problems + violated)

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ..host import files as disk
 
@@ -77,22 +76,9 @@ def restore(saved: Iterable[Saved], folder: Path) -> list[str]:
 
 
 def _restore(item: Saved, path: Path, folder: Path) -> None:
-    if item.kind == "absent":
-        if path.is_dir() and not path.is_symlink():
-            with contextlib.suppress(OSError):  # somebody else has put something there
-                path.rmdir()
-        else:
-            disk.remove(path)
-        return
-    disk.make_directories(path.parent)
-    if item.kind == "link":
-        disk.atomic_symlink(path, item.target)
-    elif item.kind == "directory":
-        disk.make_directories(path, item.mode)
-        os.chown(path, item.uid, item.gid)
-        os.chmod(path, item.mode)
-    else:
+    text: Optional[str] = item.target
+    if item.kind == "file":
         text = disk.read_text(folder / item.copy)
         if text is None:
             raise FileNotFoundError(f"its copy {folder / item.copy} is gone")
-        disk.atomic_write(path, text, item.mode, item.uid, item.gid)
+    disk.place(path, item.kind, text or "", item.mode, item.uid, item.gid)

@@ -78,3 +78,26 @@ def make_directories(path: Path, mode: int = 0o755) -> None:
         path.mkdir(mode=mode)
         path.chmod(mode)
         fsync_directory(path.parent)
+
+
+def place(path: Path, kind: str, content: str = "", mode: int = 0, uid: int = -1, gid: int = -1) -> None:
+    """Have at `path` a `file` with `content`, a `link` to it, a `directory`, or, being `absent`, nothing; raises OSError.
+
+    A directory with something in it stays: somebody else has put that there.
+    """
+    if kind == "absent":
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        else:
+            remove(path)
+        return
+    make_directories(path.parent)
+    if kind == "link":
+        atomic_symlink(path, content)
+    elif kind == "directory":
+        make_directories(path, mode)
+        os.chown(path, uid, gid)
+        os.chmod(path, mode)
+    else:
+        atomic_write(path, content, mode, uid, gid)

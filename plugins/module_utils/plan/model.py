@@ -20,12 +20,16 @@ GROUPS = ("edge", "app", "worker", "database", "replica", "redis", "monitor", "b
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong in the inventory. `what` never contains a value that could be a secret."""
+    """One thing that is wrong in the inventory. `what` never contains a value that could be a secret.
+
+    One that is `late` hinders no sizes: it is shown with the violated cross-checks, so that all is said at once.
+    """
 
     where: str
     key: str
     what: str
     remedy: str
+    late: bool = False
 
     def line(self) -> str:
         """The problem in one readable line."""

@@ -73,11 +73,11 @@ class Reader:
         self.problems: list[Problem] = []
         self._known_bad: set[str] = set()
 
-    def fail(self, key: str, what: str, remedy: str) -> None:
+    def fail(self, key: str, what: str, remedy: str, late: bool = False) -> None:
         """Record one problem; a key that was reported already is not reported twice."""
         if key not in self._known_bad:
             self._known_bad.add(key)
-            self.problems.append(Problem(self.where, key, what, remedy))
+            self.problems.append(Problem(self.where, key, what, remedy, late))
 
     def scan(self, value: Any, key: str) -> None:
         """Report every placeholder below `value`, by key only."""
@@ -101,7 +101,7 @@ class Reader:
             elif known and name not in known:
                 guess = (moved or {}).get(name) or closest(name, known)
                 remedy = f"Did you mean `{guess}`?" if guess else "Known here: {}".format(", ".join(known))
-                self.fail(path, "is not a known key", remedy)
+                self.fail(path, "is not a known key", remedy, late=name in (moved or {}))
         return {name: below for name, below in value.items() if isinstance(name, str) and (not known or name in known)}
 
     def text(

@@ -244,25 +244,10 @@ def _identifier(kind: str, name: str, lookup: Any, path: Path) -> int:
 
 def put(path: Path, state: State) -> None:
     """Bring `path` to `state` in one step; raises OSError or ConvergeError."""
-    if state.kind == "absent":
-        if path.is_dir() and not path.is_symlink():
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        else:
-            disk.remove(path)
-        return
-    disk.make_directories(path.parent)
-    if state.kind == "link":
-        disk.atomic_symlink(path, state.content)
-        return
-    uid = _identifier("user", state.owner, pwd.getpwnam, path)
-    gid = _identifier("group", state.group, grp.getgrnam, path)
-    if state.kind == "directory":
-        disk.make_directories(path, state.mode)
-        os.chown(path, uid, gid)
-        os.chmod(path, state.mode)
-    else:
-        disk.atomic_write(path, state.content, state.mode, uid, gid)
+    owned = state.kind in ("file", "directory")
+    uid = _identifier("user", state.owner, pwd.getpwnam, path) if owned else -1
+    gid = _identifier("group", state.group, grp.getgrnam, path) if owned else -1
+    disk.place(path, state.kind, state.content, state.mode, uid, gid)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,30 @@ def test_a_plan_without_facts_has_addresses_and_no_secrets(inventory: Path) -> N
     assert PASSWORD not in secrets
 
 
+def test_a_key_of_another_adapter_is_said_together_with_the_checks(inventory: Path) -> None:
+    """It hinders no sizes, so the plan goes on, and everything that is wrong is in one message."""
+    declared = yaml.safe_load((inventory / "hosts.yml").read_text())
+    declared["all"]["vars"].pop("slipway_adress")
+    declared["all"]["vars"]["slipway_apps"]["spotik"]["database"]["timeout"] = 5000
+    declared["all"]["hosts"]["db1"]["postgresql_settings"] = {"shared_buffers": "900GB"}
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(declared))
+    play = yaml.safe_load((inventory / "play.yml").read_text())
+    seen = {"slipway_host": {"memory_mb": 8192, "cores": 4}, "cacheable": True}
+    play[0]["tasks"].insert(0, {"ansible.builtin.set_fact": seen})
+    (inventory / "play.yml").write_text(yaml.safe_dump(play))
+    password = json.dumps({"vault_password": PASSWORD})
+    assert ansible(inventory / "play.yml", inventory / "hosts.yml", "-e", password).returncode == 0
+    done = ansible(inventory / "play.yml", inventory / "hosts.yml", "-e", password, "-e", "stage=full")
+    assert done.returncode == 2
+    assert "slipway_apps.spotik.database.timeout: is not a known key. Did you mean `statement_timeout`?" in done.stdout
+    assert "check 2 postgresql-cache" in done.stdout
+    declared["all"]["vars"]["slipway_apps"]["spotik"]["domain"] = ""
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(declared))
+    both = ansible(inventory / "play.yml", inventory / "hosts.yml", "-e", password)
+    assert both.returncode == 2
+    assert "database.timeout" in both.stdout
+
+
 def test_what_every_worker_needs_is_loaded_before_the_first_one() -> None:
     script = "import sys; from ansible.plugins.loader import action_loader, init_plugin_loader; init_plugin_loader();"
     script += "action_loader.get('slipway.server.plan', class_only=True); print(*sys.modules)"
