@@ -388,7 +388,7 @@ class Store:
                 gid = grp.getgrnam(entry.group).gr_gid
             except KeyError:
                 raise CertificateError(f"certificate {entry.name}: there is no group {entry.group} on this host") from None
-        # Others walk through it and list nothing; what is below is closed but for each entry's own group, of which there may be many.
+        # Others walk through it and list nothing; what is below is closed but for the group of each entry, which may be many.
         above = self.directory.stat().st_mode & 0o001 if self.directory.is_dir() else 0
         return {
             self.directory: (0o751 if entry.group else 0o750 | above, own),
