@@ -112,6 +112,10 @@ mismatches:
   description: One sentence for each value of O(readback) that is not effective.
   type: list
   returned: always
+pending:
+  description: Keys of which the kernel has less than declared until the next start, with what it could give (C(vm.nr_hugepages)).
+  type: dict
+  returned: success
 """
 
 from pathlib import Path
@@ -151,6 +155,8 @@ def main() -> None:
         module.warn(f"{key}: this kernel has no such setting; it is in {declared.path} only")
     for key, words in done.overridden.items():
         module.warn(f"{key}: will be set to {words} at the next start, after {declared.path}")
+    for key, there in done.pending.items():
+        module.warn(f"{key}: the kernel could give {there} only, its memory is in pieces; it is as before until the next start")
     result = {
         "changed": done.changed or written.changed,
         "diff": done.diff(declared.path) + written.diff(),
@@ -158,6 +164,7 @@ def main() -> None:
         "file_only": done.file_only,
         "missing": done.missing,
         "overridden": done.overridden,
+        "pending": done.pending,
         "files_changed": [str(change.path) for change in written.changes],
     }
     proof.end(module, "kernel", look(runner, proof.given(given["readback"])), result)

@@ -32,6 +32,13 @@ options:
       - What M(slipway.server.preflight) returned as C(slipway_host) earlier in the same run. When all of the packages are there
         according to it, it answers without another round trip.
     type: dict
+  sources:
+    description: >-
+      Files in C(/etc/apt/sources.list.d) whose index is fetched, when something is missing and it is older than they are, before
+      packages are chosen.
+    type: list
+    elements: path
+    default: []
   state:
     description: Whether the packages are installed or removed. Configuration files stay when they are removed.
     type: str
@@ -85,6 +92,7 @@ def main() -> None:
             "names": {"type": "list", "elements": "str", "required": True},
             "optional": {"type": "list", "elements": "str", "default": []},
             "seen": {"type": "dict"},
+            "sources": {"type": "list", "elements": "path", "default": []},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,
@@ -93,7 +101,7 @@ def main() -> None:
     names, optional = module.params["names"], module.params["optional"]
     try:
         if present:
-            found = packages.ensure_present(Runner(), names, module.check_mode, optional)
+            found = packages.ensure_present(Runner(), names, module.check_mode, optional, module.params["sources"])
         else:
             found = packages.ensure_absent(Runner(), [*names, *optional], module.check_mode)
     except packages.PackageError as error:

@@ -16,14 +16,12 @@ PROGRESS = re.compile(r"^progress: ([\d.]+) s, ([\d.]+) tps")
 ABORTED = re.compile(r"client (\d+) (?:script \d+ )?aborted")
 CONNECT_DEADLINE = 120.0
 LOG = "/tmp/pgbench"
-GAPS = f"""
-import glob, json, sys
-ends = sorted(float(f[4]) + float(f[5]) / 1e6 for p in glob.glob("{LOG}.*") for f in map(str.split, open(p)) if len(f) > 5)
-spans = json.load(sys.stdin)
-inside = [[end for end in ends if start <= end < stop] for start, stop in spans]
-print(json.dumps([max([b - a for a, b in zip(times, times[1:])], default=None) for times in inside]))
+ENDS = f"""
+import glob
+for end in sorted(float(f[4]) + float(f[5]) / 1e6 for p in glob.glob("{LOG}.*") for f in map(str.split, open(p)) if len(f) > 5):
+    print(f"{{end:.6f}}")
 """
-"""Run on the host with spans of time as input: the longest time in each without the end of a transaction, in seconds."""
+"""Run on the host: when transactions ended, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,18 @@ def aborted(lines: Sequence[str]) -> int:
     return len({found.group(1) for line in lines if (found := ABORTED.search(line))})
 
 
-def stalls(container: str, spans: Sequence[tuple[float, float]]) -> list[float | None]:
-    """The longest time without the end of a transaction in each span (seconds since the epoch), from pgbench's own log."""
-    import json
+def longest(ends: Sequence[float], start: float, stop: float) -> float | None:
+    """The longest time without the end of a transaction that begins before `stop` and ends after `start`.
 
-    told = run(["docker", "exec", "--interactive", container, "python3", "-c", GAPS], input=json.dumps(spans), timeout=120)
-    answer: list[float | None] = json.loads(told)
-    return answer
+    It may last beyond `stop`. None when no transaction followed: how long clients would have waited is then not known.
+    """
+    gaps = [(after - before, before) for before, after in zip(ends, ends[1:], strict=False) if before < stop and after > start]
+    most = max(gaps, default=(0.0, 0.0))[0]
+    last = ends[-1] if ends else start
+    return most if gaps and stop - last <= most else None
+
+
+def stalls(container: str, spans: Sequence[tuple[float, float]]) -> list[float | None]:
+    """The stall in each span (seconds since the epoch), from pgbench's own log."""
+    ends = list(map(float, run(["docker", "exec", container, "python3", "-c", ENDS], timeout=120).split()))
+    return [longest(ends, start, stop) for start, stop in spans]

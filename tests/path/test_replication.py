@@ -30,9 +30,9 @@ class Pair(System):
         assert status == 200, body
         return int(json.loads(body)["hits"])
 
-    def sql(self, host: str, text: str, database: str = "shop") -> str:
+    def sql(self, host: str, text: str, database: str = "") -> str:
         """The answer of the server on a host."""
-        return self.on(host, *SQL, "-d", database, "-c", text)
+        return self.on(host, *SQL, "-d", database or self.app, "-c", text)
 
     def rows(self, host: str, least: int) -> int:
         """The rows on a host, once there are that many."""
@@ -75,7 +75,7 @@ class Pair(System):
 
 
 def pair(name: str) -> Pair:
-    return Pair(name, f"{name}.example", f"{name}-web", f"{name}-db1", f"{name}-db2")
+    return Pair(name, f"{name}.example", "web", f"{name}-db1", f"{name}-db2")
 
 
 OLDER, NEWER = pair("older"), pair("newer")

@@ -80,6 +80,18 @@ def make_directories(path: Path, mode: int = 0o755) -> None:
         fsync_directory(path.parent)
 
 
+def exchange(one: Path, other: Path) -> None:
+    """Have two paths change places in one step: nobody sees half of it. Raises OSError, also where a file system cannot."""
+    import ctypes  # here, since every module has this file and hardly any needs what this one loads
+
+    here, exchanged = -100, 2  # AT_FDCWD and RENAME_EXCHANGE: rename(2)
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchanged):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one))
+    fsync_directory(one.parent)
+
+
 def place(path: Path, kind: str, content: str = "", mode: int = 0, uid: int = -1, gid: int = -1) -> None:
     """Have at `path` a `file` with `content`, a `link` to it, a `directory`, or, being `absent`, nothing; raises OSError.
 

@@ -130,6 +130,11 @@ class Issuer:
             )
         pair, facts = self.store.present(entry.name)
         if facts is None or ISSUER in facts.issuer or not self.store.fits(entry, pair, facts, MIN_DAYS):
+            # certbot keeps what it has and is silent: its hook was killed when that came.
+            names = {"RENEWED_LINEAGE": f"/etc/letsencrypt/live/{entry.name}", "RENEWED_DOMAINS": " ".join(entry.domains)}
+            result = self.runner.run([str(HOOK)], timeout=60, env=names)
+            pair, facts = self.store.present(entry.name)
+        if facts is None or ISSUER in facts.issuer or not self.store.fits(entry, pair, facts, MIN_DAYS):
             raise CertificateError(f"{where}: it was issued but {HOOK} did not install it: {reasons(result)}; the old one stays")
         return facts
 

@@ -6,10 +6,11 @@ Everything is read with the `openssl` command. Private keys reach it through its
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import grp
 import os
 import re
+import shutil
 import ssl
 import stat
 import tempfile
@@ -330,7 +331,7 @@ class Store:
         after = self.openssl.facts(wanted.chain) if wanted else None
         self._note(outcome, entry, before, after)
         if wanted and not check_mode:
-            self._write(entry, present, wanted)
+            self._write(entry, wanted)
 
     def _wanted(self, entry: Entry, present: Pair, before: Optional[Facts], min_days: int) -> Optional[Pair]:
         """The pair that has to stand on disk; None when a self-signed one has to be made."""
@@ -360,7 +361,8 @@ class Store:
             }
         )
 
-    def _write(self, entry: Entry, present: Pair, wanted: Pair) -> None:
+    def _write(self, entry: Entry, wanted: Pair) -> None:
+        """Both files at once where the file system can, so that a server which reads them meanwhile finds a pair that fits."""
         folder = self.directory / entry.name
         disk.make_directories(self.directory.parent)
         for path in (self.directory, folder):
@@ -369,15 +371,25 @@ class Store:
         for path in (self.directory, folder):
             os.chown(path, -1, modes[path][1])
             path.chmod(modes[path][0])
-        mode, gid = modes[folder / KEY]
-        disk.atomic_write(folder / KEY, wanted.key, mode, gid=gid)
+        fresh = self.directory / f".{entry.name}.new"
+        shutil.rmtree(fresh, ignore_errors=True)
         try:
-            disk.atomic_write(folder / CERTIFICATE, wanted.chain, 0o644)
-        except OSError:
-            if present.key:
-                with contextlib.suppress(OSError):
-                    disk.atomic_write(folder / KEY, present.key, mode, gid=gid)
-            raise
+            disk.make_directories(fresh, 0o700)
+            self._fill(fresh, wanted, modes[folder / KEY])
+            os.chown(fresh, -1, modes[folder][1])
+            fresh.chmod(modes[folder][0])
+            try:
+                disk.exchange(fresh, folder)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                self._fill(folder, wanted, modes[folder / KEY])
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+    def _fill(self, folder: Path, pair: Pair, key: tuple[int, int]) -> None:
+        disk.atomic_write(folder / KEY, pair.key, key[0], gid=key[1])
+        disk.atomic_write(folder / CERTIFICATE, pair.chain, 0o644)
 
     def _modes(self, entry: Entry) -> dict[Path, tuple[int, int]]:
         """Permission bits and group of an entry's files. Raises CertificateError when its group does not exist."""

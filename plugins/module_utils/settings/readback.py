@@ -18,7 +18,7 @@ from typing import Any, Callable, Optional
 
 from ..host.runner import Runner
 from . import redis_client, sandbox_seen
-from .sysctl import in_container, normal, normal_key, reachable, writes_live
+from .sysctl import in_container, is_short, normal, normal_key, reachable, writes_live
 
 LIMIT_NAMES = {
     "nofile": "Max open files",
@@ -100,7 +100,7 @@ class Reader:
             effective = normal(path.read_text(encoding="ascii"))
         except OSError as error:
             effective = f"unreadable ({error.strerror})"
-        if effective != wanted:
+        if effective != wanted and not is_short(key, effective, wanted):
             yield Mismatch(
                 f"sysctl {key}", wanted, effective, "Another file in /etc/sysctl.d may set it later, or this kernel refuses it."
             )

@@ -26,6 +26,8 @@ FOLDERS = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sy
 FORWARD = "net.ipv4.ip_forward"
 ONE_WAY = ("kernel.unprivileged_bpf_disabled", "kernel.kexec_load_disabled", "kernel.modules_disabled")
 """What the kernel only ever tightens: their old values come back with the next start."""
+SCARCE = ("vm.nr_hugepages",)
+"""What a kernel that has run for long may not be able to give: its memory is in pieces. The next start brings it."""
 DOCKER = ("usr/bin/dockerd", "usr/local/bin/dockerd", "sys/class/net/docker0")
 
 
@@ -64,19 +66,20 @@ class Change:
 
 @dataclass
 class Outcome:
-    """What was, or in check mode would be, done."""
+    """What was, or in check mode would be, done. `pending` has what only the next start can bring, with what there is now."""
 
     changes: list[Change] = field(default_factory=list)
     file_only: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     overridden: dict[str, str] = field(default_factory=dict)
+    pending: dict[str, str] = field(default_factory=dict)
     file_before: str = ""
     file_after: str = ""
 
     @property
     def changed(self) -> bool:
         """True when the file or the kernel differs."""
-        return bool(self.changes) or self.file_before != self.file_after
+        return any(change.key not in self.pending for change in self.changes) or self.file_before != self.file_after
 
     def diff(self, path: Path) -> list[dict[str, str]]:
         """The drop-in and the keys of the running kernel, before and after."""
@@ -154,6 +157,11 @@ def writes_live(key: str, live: str, container: bool) -> bool:
     return live == "true" or (live == "auto" and (not container or key.startswith("net.")))
 
 
+def is_short(key: str, effective: str, wanted: str) -> bool:
+    """Whether the kernel has less than was asked for of what it may not be able to give."""
+    return key in SCARCE and effective.isdigit() and wanted.isdigit() and int(effective) < int(wanted)
+
+
 class Sysctl:
     """The kernel settings of a host; `root` is replaced by tests."""
 
@@ -195,7 +203,9 @@ class Sysctl:
                 write = False
             if not write:
                 outcome.file_only.append(key)
-            if on_disk.get(key) != value or (write and live != value):
+            if check_mode and write and live is not None and is_short(key, live, value) and on_disk.get(key) == value:
+                outcome.pending[key] = live
+            elif on_disk.get(key) != value or (write and live != value):
                 outcome.changes.append(Change(key, on_disk.get(key), live, value, write))
         outcome.file_after = render(wanted, outcome.file_only if container else ())
         others = self._others(declared.path)
@@ -280,7 +290,11 @@ class Sysctl:
         # Read after all are written: one key can change another.
         for change in todo:
             effective = self.read(change.key)
-            if effective != change.after and change.key not in refused:
+            if change.key not in refused and is_short(change.key, effective or "", change.after or ""):
+                # Some huge pages are worse than none: PostgreSQL takes all that it needs or none, and nobody else can use them.
+                outcome.pending[change.key] = effective or ""
+                self._put(change.key, change.live_before or "")
+            elif effective != change.after and change.key not in refused:
                 refused[change.key] = f"declared {change.after}, the kernel made it {effective}; declare that value"
         if refused:
             for change in reversed(todo):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,14 +21,28 @@ def test_aborted_clients_are_counted_once() -> None:
     assert pgbench.aborted(STDERR.splitlines()) == 2
 
 
-def test_the_longest_time_without_a_transaction(tmp_path: Path) -> None:
+def test_the_ends_of_transactions_are_read_from_all_threads(tmp_path: Path) -> None:
     ends = [100.0, 100.25, 101.5, 101.75, 110.0]
     (tmp_path / "log.1").write_text("".join(f"0 1 900 0 {int(end)} {int(end % 1 * 1e6)}\n" for end in ends[::2]))
     (tmp_path / "log.1.1").write_text("".join(f"1 1 900 0 {int(end)} {int(end % 1 * 1e6)}\nbroken\n" for end in ends[1::2]))
-    script = pgbench.GAPS.replace(pgbench.LOG, str(tmp_path / "log"))
-    spans = json.dumps([[99.5, 105], [105, 120], [200, 300]])
-    told = subprocess.run([sys.executable, "-c", script], input=spans, capture_output=True, text=True, check=True).stdout
-    assert json.loads(told) == [1.25, None, None]
+    script = pgbench.ENDS.replace(pgbench.LOG, str(tmp_path / "log"))
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert list(map(float, told.split())) == ends
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "stall"),
+    [
+        (99.5, 101.6, 1.25),
+        (101.0, 103.0, 8.25),  # work goes on only after the span: the stall is all of it, not what lies inside
+        (109.0, 112.0, 8.25),
+        (112.0, 300.0, None),  # nobody came back
+        (10.0, 20.0, None),
+    ],
+)
+def test_the_longest_time_without_a_transaction(start: float, stop: float, stall: float | None) -> None:
+    assert pgbench.longest([100.0, 100.25, 101.5, 101.75, 110.0], start, stop) == stall
+    assert pgbench.longest([], start, stop) is None
 
 
 def test_every_round_has_other_values_for_twenty_settings() -> None:

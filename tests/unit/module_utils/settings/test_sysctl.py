@@ -17,6 +17,7 @@ KERNEL = {
     "net.ipv4.ip_local_port_range": "32768\t60999",
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.eth0.rp_filter": "0",
+    "vm.nr_hugepages": "0",
     "vm.swappiness": "60",
 }
 
@@ -278,3 +279,20 @@ def test_ufw_that_was_told_to_leave_the_kernel_alone_overrides_nothing(host):
         host.run({"net.core.somaxconn": 4096})
     host.write("etc/default/ufw", "IPT_SYSCTL=\n")
     assert host.run({"net.core.somaxconn": 4096}).changed
+
+
+def test_huge_pages_that_a_long_running_kernel_cannot_give_come_with_its_next_start(host):
+    host.clamped["vm.nr_hugepages"] = "100"
+    wanted = {"vm.nr_hugepages": 700, "vm.swappiness": 10}
+    first = host.run(wanted)
+    assert (first.changed, first.pending) == (True, {"vm.nr_hugepages": "100"})
+    # Some are worse than none.
+    assert (host.live("vm.nr_hugepages"), host.live("vm.swappiness")) == ("0", "10")
+    assert s.parse(host.path.read_text())["vm.nr_hugepages"] == "700"
+    for check_mode in (False, True):
+        again = host.run(wanted, check_mode)
+        assert (again.changed, list(again.pending)) == (False, ["vm.nr_hugepages"])
+    host.clamped.clear()
+    later = host.run(wanted)
+    assert (later.changed, later.pending, host.live("vm.nr_hugepages")) == (True, {}, "700")
+    assert not host.run(wanted).changed
