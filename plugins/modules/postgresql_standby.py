@@ -107,12 +107,18 @@ from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql
     ClusterError,
     only_version,
 )
+from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql_source import (
+    SSLMODES,
+    Source,
+    problems,
+    slot_name,
+)
 
 PRIMARY = {
     "host": {"type": "str", "required": True},
     "port": {"type": "int", "default": 5432},
     "user": {"type": "str", "default": "replicator"},
-    "sslmode": {"type": "str", "choices": list(library.SSLMODES), "default": "require"},
+    "sslmode": {"type": "str", "choices": list(SSLMODES), "default": "require"},
     "ca": {"type": "path", "default": ""},
 }
 STATES = ["leading", "following", "rejoined", "promoted", "fenced", "judged"]
@@ -137,10 +143,10 @@ def act(module: AnsibleModule, standby: library.Standby) -> library.Outcome:
         return standby.promote(check) if state == "promoted" else standby.fence(check)
     if state == "judged":
         return library.Outcome(state=standby.observe())
-    source = library.Source(**params["primary"], slot=library.slot_name(params["slot"]), password=params["password"])
-    problems = library.problems(source)
-    if problems:
-        raise library.StandbyError("nothing was changed:\n" + "\n".join(f"- {line}" for line in problems))
+    source = Source(**params["primary"], slot=slot_name(params["slot"]), password=params["password"])
+    found = problems(source)
+    if found:
+        raise library.StandbyError("nothing was changed:\n" + "\n".join(f"- {line}" for line in found))
     if state == "leading":
         return standby.lead(source, check)
     return standby.ensure(source, params["replace"], check) if state == "following" else standby.rejoin(source, check)

@@ -8,6 +8,7 @@ never removed: it is refused, or with `replace` kept under another name. The pas
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import pwd
 import re
@@ -20,13 +21,12 @@ from typing import Any, Optional
 from ..host import files as disk
 from ..host.clock import Clock
 from ..host.runner import Result, Runner
-from .postgresql import HEADER
 from .postgresql_cluster import Cluster
+from .postgresql_source import Source, conninfo, render_passfile, render_settings
 from .psql import Psql, SqlError, identifier, literal, running_port
 
 DROP_IN = "61-slipway-standby.conf"
-SLOT = re.compile(r"[a-z0-9_]{1,63}")  # PostgreSQL documentation, 26.2.6.1: querying and manipulating replication slots
-SSLMODES = ("require", "verify-ca", "verify-full")
+BESIDE = re.compile(r"\.(new|old|before-\d+)")
 STREAM_DEADLINE = 60.0  # seconds
 COPY_DEADLINE = 24 * 3600.0  # seconds
 OBSERVE = """
@@ -60,19 +60,6 @@ SELECT bool_and(has_function_privilege({user}, 'pg_catalog.' || one, 'EXECUTE'))
 
 class StandbyError(Exception):
     """What was asked for was not done; the message says why, what is there now, and what to do."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """The primary to follow. `ca` is the path of the certificate that must have signed its own, for verify-ca and verify-full."""
-
-    host: str
-    port: int = 5432
-    user: str = "replicator"
-    slot: str = "standby"
-    sslmode: str = "require"
-    ca: str = ""
-    password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -147,63 +134,6 @@ def parse_state(line: str) -> State:
     return State(bool(data["standby"]), databases, int(data["tables"]), streaming, *address, lag, seconds)
 
 
-def problems(source: Source) -> list[str]:
-    """Every reason why `source` cannot be followed."""
-    found = []
-    if not source.host:
-        found.append("primary.host: is missing; write the primary's address")
-    if SLOT.fullmatch(source.slot) is None:
-        found.append(f"slot `{source.slot}`: use lower-case letters, digits and _, at most 63")
-    if source.sslmode not in SSLMODES:
-        found.append(f"sslmode `{source.sslmode}`: choose from {', '.join(SSLMODES)}; the log must not travel in clear")
-    elif source.sslmode != "require" and not source.ca:
-        found.append(f"sslmode {source.sslmode}: needs `ca`, the certificate that signed the primary's")
-    return found
-
-
-def slot_name(host: str) -> str:
-    """The slot of a standby called `host`."""
-    return re.sub(r"[^a-z0-9_]", "_", host.lower())[:63]
-
-
-def conninfo(source: Source, passfile: Path, database: str = "") -> str:
-    """A connection string without a password; with `database` for SQL, else for replication."""
-    values = {
-        "host": source.host,
-        "port": str(source.port),
-        "user": source.user,
-        "dbname": database,
-        "passfile": str(passfile),
-        "application_name": source.slot,
-        "sslmode": source.sslmode,
-        "sslrootcert": source.ca,
-        "connect_timeout": "10",
-        "keepalives_idle": "10",
-        "keepalives_interval": "5",
-        "keepalives_count": "3",
-    }
-
-    def quoted(value: str) -> str:
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-    return " ".join(f"{key}={quoted(value)}" for key, value in values.items() if value)
-
-
-def render_passfile(source: Source) -> str:
-    """One line of a password file (PostgreSQL documentation, 34.16), for every member: who is the primary changes."""
-
-    def escaped(text: str) -> str:
-        return text.replace("\\", "\\\\").replace(":", "\\:")
-
-    return f"*:{source.port}:*:{escaped(source.user)}:{escaped(source.password)}\n"
-
-
-def render_settings(source: Source, passfile: Path) -> str:
-    """The drop-in of a standby; without meaning on a primary."""
-    line = conninfo(source, passfile).replace("\\", "\\\\").replace("'", "''")
-    return HEADER + f"primary_conninfo = '{line}'\nprimary_slot_name = '{source.slot}'\n"
-
-
 class Standby:
     """One cluster as a standby; `home` (of the server's user) is replaced by tests."""
 
@@ -239,7 +169,7 @@ class Standby:
             if check_mode:
                 return outcome
             raise StandbyError(f"there is no cluster {self.cluster.version}/main; install postgresql-{self.cluster.version}")
-        if not copied:
+        if not copied and not self._begun():
             self._refuse(state, replace)
         outcome.steps.append("followed" if copied else "copied")
         if check_mode:
@@ -412,12 +342,20 @@ class Standby:
                 "It needs the role with REPLICATION, its password, and a hostssl rule for this host"
             )
 
+    def _begun(self) -> list[Path]:
+        """Copies that were whole when the run that made them died, before they took the place of the old directory."""
+        beside = [path for path in self.data.parent.glob(f"{self.data.name}.*") if BESIDE.fullmatch(path.suffix)]
+        return [path for path in beside if (path / "standby.signal").exists()]
+
     def _copy(self, source: Source, keep: bool) -> str:
         """Copy the primary beside the old directory and swap; where the old one lies when it is kept."""
         fresh, old = self.data.with_name(f"{self.data.name}.new"), self.data.with_name(f"{self.data.name}.old")
         if keep:
             old = self.data.with_name(f"{self.data.name}.before-{int(self.clock.now())}")
-        for left in (fresh, *([] if keep else [old])):
+        # One that a killed run left behind would go on writing, and have the slot.
+        named = str(fresh).replace(".", "[.]")
+        self.runner.run(["pkill", "--uid", self.cluster.owner, "--full", "--", f"pg_basebackup .* -D {named} "])
+        for left in (fresh, *self._begun(), *([] if keep else [old])):
             shutil.rmtree(left, ignore_errors=True)
         argv = [self._program("pg_basebackup"), "-d", conninfo(source, self.passfile), "-D", str(fresh), "-X", "stream"]
         result = self._as_owner([*argv, "-S", source.slot, "--checkpoint=fast", "--no-password"], COPY_DEADLINE)
@@ -426,25 +364,39 @@ class Standby:
             raise StandbyError(f"pg_basebackup failed; the old directory is untouched: {result.text()}")
         self._write(fresh / "standby.signal", "")
         self._systemctl("stop", self.cluster.unit)
-        if self.data.exists():
-            self.data.rename(old)
+        # Under the name that the old one will have: when both have changed places, nothing is left to do.
+        fresh.rename(old)
         try:
-            fresh.rename(self.data)
-            disk.fsync_directory(self.data.parent)
+            self._swap(old)
             self.release()
             self._systemctl("start", self.cluster.unit)
             self._answers()
         except (OSError, StandbyError):
-            if old.exists():
-                self.runner.run(["systemctl", "stop", self.cluster.unit])
-                if self.data.exists():
-                    self.data.rename(fresh)
-                old.rename(self.data)
-                self.runner.run(["systemctl", "start", self.cluster.unit])
+            self.runner.run(["systemctl", "stop", self.cluster.unit])
+            if (self.data / "standby.signal").exists() and old.exists():
+                self._swap(old)
+                shutil.rmtree(old, ignore_errors=True)
+            self.runner.run(["systemctl", "start", self.cluster.unit])
             raise
         if not keep:
             shutil.rmtree(old, ignore_errors=True)
         return str(old) if keep and old.exists() else ""
+
+    def _swap(self, other: Path) -> None:
+        """Have the data directory and `other` change places; raises OSError."""
+        if not self.data.exists():
+            other.rename(self.data)
+            disk.fsync_directory(self.data.parent)
+            return
+        try:
+            disk.exchange(other, self.data)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            between = other.with_name(f"{self.data.name}.new")
+            self.data.rename(between)
+            other.rename(self.data)
+            between.rename(other)
 
     def _reload_or_start(self, state: Optional[State]) -> None:
         if state is None:

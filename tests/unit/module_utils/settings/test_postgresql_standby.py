@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any, Optional
 import pytest
 
 from plugins.module_utils.host.runner import Result
+from plugins.module_utils.settings import postgresql_source as source
 from plugins.module_utils.settings import postgresql_standby as standby
 from plugins.module_utils.settings.postgresql_cluster import Cluster
 
-SOURCE = standby.Source("10.0.0.5", slot="db2", password="se'c:r\\et")
+SOURCE = source.Source("10.0.0.5", slot="db2", password="se'c:r\\et")
 UNIT = "postgresql@17-main.service"
 ALONE = {"standby": False, "databases": None, "tables": 0, "status": None, "host": None, "port": None, "slot": None}
 ALONE.update(lag_bytes=None, replayed=None)
@@ -30,13 +32,18 @@ STREAMS = {
 STREAMS.update(lag_bytes=0, replayed=900.5)
 
 
+class Killed(BaseException):
+    """kill -9: nothing of the module runs after it."""
+
+
 class Host:
-    """A server with one cluster, and a primary; `fails` names a program that does not succeed."""
+    """A server with one cluster, and a primary; `fails` names a program that does not succeed, the run dies at call `dies`."""
 
     def __init__(self, root: Path, state: Optional[dict[str, Any]]) -> None:
         self.data = root / "lib" / "main"
         self.state = state
         self.fails = ""
+        self.dies = 0
         self.masked = False
         self.calls: list[list[str]] = []
         self.data.mkdir(parents=True)
@@ -53,6 +60,9 @@ class Host:
     def run(self, argv: list[str], data: Any = None, timeout: float = 0, env: Any = None) -> Result:
         self.calls.append(argv)
         line = " ".join(argv)
+        self.dies -= 1
+        if self.dies == 0:
+            raise Killed
         if self.fails and self.fails in line:
             return Result(1, "", f"{self.fails}: no")
         if "is-enabled" in line:
@@ -61,6 +71,8 @@ class Host:
             return Result(0 if self.state else 3, "", "")
         if "mask" in argv or "unmask" in argv:
             self.masked = "mask" in argv
+        if argv[0] == "pkill":
+            return Result(1, "", "")
         if "pg_basebackup" in line:
             Path(argv[argv.index("-D") + 1]).mkdir()
         if argv[:2] == ["systemctl", "stop"]:
@@ -209,8 +221,58 @@ def test_lag_is_judged(change: dict[str, Any], limits: standby.Limits, says: str
 
 
 def test_names_and_modes_that_cannot_be_are_told_together() -> None:
-    found = standby.problems(standby.Source("", slot="Db-2", sslmode="prefer"))
+    found = source.problems(source.Source("", slot="Db-2", sslmode="prefer"))
     assert len(found) == 3
-    assert standby.problems(SOURCE) == []
-    assert standby.problems(standby.Source("10.0.0.5", sslmode="verify-ca"))
-    assert standby.slot_name("DB-2.example") == "db_2_example"
+    assert source.problems(SOURCE) == []
+    assert source.problems(source.Source("10.0.0.5", sslmode="verify-ca"))
+    assert source.slot_name("DB-2.example") == "db_2_example"
+
+
+@pytest.mark.parametrize("call", range(1, 10))
+@pytest.mark.parametrize("atomic", [True, False])
+def test_killed_at_any_call_it_keeps_what_was_there_and_the_next_run_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, atomic: bool
+) -> None:
+    def refused(*_paths: Path) -> None:
+        raise OSError(errno.EINVAL, "no exchange here")
+
+    if not atomic:
+        monkeypatch.setattr(standby.disk, "exchange", refused)
+    host, server = made(tmp_path, {**ALONE, "databases": ["shop"]})
+    host.dies = call
+    with pytest.raises(Killed):
+        server.ensure(SOURCE, replace=True)
+    finishes(tmp_path, host, server)
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_killed_around_the_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: bool) -> None:
+    real = standby.disk.exchange
+
+    def dies(one: Path, other: Path) -> None:
+        if done:
+            real(one, other)
+        raise Killed
+
+    host, server = made(tmp_path, {**ALONE, "databases": ["shop"]})
+    monkeypatch.setattr(standby.disk, "exchange", dies)
+    with pytest.raises(Killed):
+        server.ensure(SOURCE, replace=True)
+    monkeypatch.setattr(standby.disk, "exchange", real)
+    assert host.state is None, "its server was stopped for the exchange"
+    finishes(tmp_path, host, server)
+
+
+def finishes(tmp_path: Path, host: Host, server: standby.Standby) -> None:
+    """The old directory is whole, and the next run makes the standby; the operator's word was given to the first one."""
+    kept = [path for path in (tmp_path / "lib").glob("main*") if (path / "old").exists()]
+    assert len(kept) == 1, "the old directory is there, whole, under one of its names"
+    assert host.data.exists()
+    host.dies = 0
+    done = server.ensure(SOURCE, replace=host.state is not None)
+    assert done.state is not None
+    assert done.state.follows(SOURCE)
+    assert (host.data / "standby.signal").exists()
+    names = sorted(path.name.partition(".before")[0] for path in (tmp_path / "lib").iterdir())
+    assert names == ["main", "main"], "the copy, and the old directory that is kept"
+    assert server.ensure(SOURCE).steps == []
