@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from . import poolers
 from .model import Host, Inventory
 from .sizing import runs_docker
 
@@ -21,7 +22,7 @@ TOGETHER = ("edge", "app", "worker", "database", "redis")
 def runs(host: Host, inventory: Inventory) -> list[str]:
     """The services of a host that are upgraded by maintenance only."""
     found = ["postgresql"] if host.serves_postgresql() else []
-    found += ["pgbouncer"] if host.has("database") else []
+    found += ["pgbouncer"] if poolers.servers(host, inventory) else []
     found += ["redis"] if host.has("redis") else []
     found += ["docker"] if runs_docker(host, inventory) else []
     return found + (["nginx"] if host.has("edge") else [])

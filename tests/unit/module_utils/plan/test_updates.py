@@ -11,14 +11,18 @@ def fleet(**groups):
 
 
 def test_what_a_host_runs_is_held():
-    inventory = fleet(one="edge app database redis", standby="replica", bare="monitor")
+    inventory = fleet(one="edge app database redis", bare="monitor")
     held = {host.name: updates.hold(host, inventory) for host in inventory.hosts}
     assert held["one"][:2] == ["postgresql", "pgbouncer"]
     assert "nginx" in held["one"]
     assert "redis" in held["one"]
     assert "docker" not in held["one"]  # no app runs in containers
-    assert held["standby"] == ["postgresql"]
     assert held["bare"] == []
+
+
+def test_with_a_standby_the_pooler_is_elsewhere():
+    inventory = fleet(db1="database", db2="replica")
+    assert [updates.hold(host, inventory) for host in inventory.hosts] == [["postgresql"], ["postgresql"]]
 
 
 def test_no_two_hosts_of_a_group_have_the_same_turn():
