@@ -71,7 +71,12 @@ def _held(host: Host, inventory: Inventory) -> dict[str, Any]:
     primary = inventory.primary(host) if host.has("replica") else host
     there = [one.name for one in poolers.hosts(primary, inventory)] if primary and primary.has("database") else []
     restart = [] if host.has("replica") else [name for name in there if name != host.name]
-    return {"poolers_of_restart": restart, "poolers_of_promotion": there if host.has("replica") else []}
+    return {
+        "address": host.address,
+        "poolers_of_restart": restart,
+        # Of any member: whoever promotes may have changed slipway_primary already, or not yet.
+        "poolers_of_promotion": there if primary and inventory.replicas(primary) else [],
+    }
 
 
 def _port(port: int, owner: str, units: list[str]) -> dict[str, Any]:

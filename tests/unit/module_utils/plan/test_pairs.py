@@ -125,14 +125,15 @@ def test_who_holds_clients_is_known_without_facts() -> None:
         inventory, found = parse(pair(primary=primary))
         assert found == []
         asked = demands(inventory, [])
+        assert (asked["db1"]["address"], asked["db2"]["address"]) == (ONE, TWO)
         assert asked[leads]["poolers_of_restart"] == ["web1", "web2"]
         assert asked[follows]["poolers_of_restart"] == []
-        assert asked[follows]["poolers_of_promotion"] == ["web1", "web2"]
+        assert asked[follows]["poolers_of_promotion"] == asked[leads]["poolers_of_promotion"] == ["web1", "web2"]
         assert "pgbouncer" in asked["web1"]["preflight_packages"]
         assert "pgbouncer" not in asked["db1"]["preflight_packages"]
         assert "postgresql" in asked["db2"]["preflight_packages"]
     alone, _problems = parse(fleet())
-    assert demands(alone, [])["db1"]["poolers_of_restart"] == []
+    assert demands(alone, [])["db1"]["poolers_of_restart"] == demands(alone, [])["db1"]["poolers_of_promotion"] == []
 
 
 @pytest.mark.parametrize(
