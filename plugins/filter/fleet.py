@@ -116,8 +116,8 @@ def slipway_outside(plan: Mapping[str, Any], address: str) -> list[dict[str, Any
     opened = {str(rule["port"]) for rule in plan.get("ufw_rules") or [] if "any" in (rule.get("from") or ["any"])}
     slots = [slot for app in (plan.get("app_apps") or {}).values() for slot in app["slots"].values()]
     private = {str(instance["port"]) for slot in slots for instance in slot["instances"]}
-    if "postgresql_listen" in plan:
-        private |= {"5432", str(plan["pgbouncer_port"])}
+    private |= {"5432"} if "postgresql_listen" in plan else set()
+    private |= {str(plan["pgbouncer_port"])} if "pgbouncer_port" in plan else set()
     for port in sorted(private - opened, key=int):
         found.append({"kind": "reach", "address": address, "port": port, "closed": True, "timeout": 2})
     return found

@@ -114,6 +114,11 @@ def test_outside_asks_sites_and_tries_private_ports() -> None:
     assert all(check["closed"] for check in checks if check["kind"] == "reach")
 
 
+def test_a_database_whose_poolers_are_elsewhere_has_no_port_of_one() -> None:
+    assert [check["port"] for check in fleet.slipway_outside({"postgresql_listen": ["localhost"]}, "10.0.0.5")] == ["5432"]
+    assert [check["port"] for check in fleet.slipway_outside({"pgbouncer_port": 6432}, "10.0.0.5")] == ["6432"]
+
+
 def test_the_history_of_a_fleet_is_offered() -> None:
     offered = fleet.FilterModule().filters()
     assert {"slipway_history", "slipway_results", "slipway_last_words"} <= set(offered)
