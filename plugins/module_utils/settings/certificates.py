@@ -381,7 +381,7 @@ class Store:
             try:
                 disk.exchange(fresh, folder)
             except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV):
                     raise
                 self._fill(folder, wanted, modes[folder / KEY])
         finally:

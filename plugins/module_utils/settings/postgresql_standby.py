@@ -391,7 +391,7 @@ class Standby:
         try:
             disk.exchange(other, self.data)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV):
                 raise
             between = other.with_name(f"{self.data.name}.new")
             self.data.rename(between)
