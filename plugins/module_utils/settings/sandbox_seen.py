@@ -61,7 +61,9 @@ def missing(values: Mapping[str, str], proc: Path, pid: str) -> list[str]:
         found.append("NoNewPrivileges")
     if values.get("SystemCallFilter") and status.get("Seccomp", "").strip() != "2":
         found.append("SystemCallFilter")
-    if "CapabilityBoundingSet" in values:
+    # A program that made a namespace of users for itself has all powers, over nothing but that.
+    apart = values.get("PrivateUsers") != "yes" and not _shares(proc, pid, "user")
+    if "CapabilityBoundingSet" in values and not apart:
         allowed = {word[len("cap_") :] for word in values["CapabilityBoundingSet"].split()}
         has = int(status.get("CapBnd", "0").strip() or "0", 16)
         if any(has >> number & 1 for number, name in enumerate(CAPABILITIES) if name not in allowed):

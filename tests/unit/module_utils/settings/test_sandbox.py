@@ -143,7 +143,21 @@ def test_a_process_older_than_its_files_gets_it_later_a_younger_one_lacks_it(pro
     assert not sandbox_seen.look(Systemd({**old, "ActiveState": "inactive"}), "nginx.service", proc).later
 
 
+def join(proc, kind):
+    """Put the process into the host's namespace of this kind."""
+    (proc / "7/ns" / kind).unlink()
+    os.symlink(f"{kind}:[1]", proc / "7/ns" / kind)
+
+
+def test_powers_over_a_namespace_of_its_own_are_none_over_the_host(proc):
+    (proc / "7/status").write_text("NoNewPrivs:\t1\nSeccomp:\t2\nCapBnd:\t000001ffffffffff\n")
+    assert sandbox_seen.missing(shown(PrivateUsers="no"), proc, "7") == []
+    join(proc, "user")
+    assert sandbox_seen.missing(shown(PrivateUsers="no"), proc, "7") == ["CapabilityBoundingSet"]
+
+
 def test_a_running_process_waits_for_a_drop_in_that_is_not_written_yet(proc, tmp_path):
+    join(proc, "user")
     spec = FileSpec(tmp_path / "new.conf", sandbox.render("pgbouncer"))
     assert sandboxed.waits(Systemd(shown()), "pgbouncer", "pgbouncer.service", spec, proc)
     assert not sandboxed.waits(Systemd(shown(MainPID="0")), "pgbouncer", "pgbouncer.service", spec, proc)
