@@ -234,4 +234,4 @@ def render(run: Run) -> str:
     """One page that needs nothing else: no script, no style sheet, no font, no picture from elsewhere."""
     from .report_page import page
 
-    return page(run).encode("utf-8", "replace").decode("utf-8")
+    return page(run)
