@@ -15,7 +15,6 @@ import json
 import os
 import pwd
 import shlex
-import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,9 @@ from ..guard.deadman import ArmingFailed
 from ..host import files as disk
 from ..host.clock import Clock, parse_time
 from ..host.runner import CommandFailed, Runner
+from ..host.state import State as State
+from ..host.state import observe as observe
+from . import manifest
 from .readback import Seen, look
 
 MARKERS = Path("/var/lib/slipway/converge")
@@ -117,17 +119,6 @@ class Transaction:
 
 
 @dataclass(frozen=True)
-class State:
-    """What stands at a path: nothing, a file with bytes, a link with its target, or a directory."""
-
-    kind: str = "absent"
-    content: str = ""
-    owner: str = ""
-    group: str = ""
-    mode: int = 0
-
-
-@dataclass(frozen=True)
 class Change:
     """One path whose state differs from the declared one."""
 
@@ -161,28 +152,6 @@ class Outcome:
         return [_diff(change) for change in self.changes]
 
 
-def _name(lookup: Any, number: int) -> str:
-    try:
-        return str(lookup(number)[0])
-    except KeyError:
-        return str(number)
-
-
-def observe(path: Path) -> State:
-    """What stands at `path` now; raises OSError when it cannot be read."""
-    try:
-        status = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return State()
-    owner, group = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
-    mode = stat.S_IMODE(status.st_mode)
-    if stat.S_ISLNK(status.st_mode):
-        return State("link", os.readlink(path))
-    if stat.S_ISDIR(status.st_mode):
-        return State("directory", "", owner, group, mode)
-    return State("file", disk.read_text(path) or "", owner, group, mode)
-
-
 def _wanted_file(spec: FileSpec) -> State:
     return State() if spec.content is None else State("file", spec.content, spec.owner, spec.group, spec.mode)
 
@@ -191,19 +160,21 @@ def _wanted_directory(spec: DirectorySpec) -> State:
     return State("directory", "", spec.owner, spec.group, spec.mode) if spec.present else State()
 
 
+def declared(transaction: Transaction) -> list[tuple[Path, State, str, bool]]:
+    """Every path that `transaction` names: its state, the effect of a change, whether its content is secret."""
+    found = [(directory.path, _wanted_directory(directory), "none", False) for directory in transaction.directories]
+    found += [(spec.path, _wanted_file(spec), spec.effect, spec.secret) for spec in transaction.files]
+    links = [(link, State() if link.target is None else State("link", link.target)) for link in transaction.links]
+    return found + [(link.path, state, link.effect, False) for link, state in links]
+
+
 def plan(transaction: Transaction) -> list[Change]:
     """The paths that differ from what `transaction` declares, directories first."""
-    wanted: list[tuple[Path, State, str, bool]] = []
-    for directory in transaction.directories:
-        wanted.append((directory.path, _wanted_directory(directory), "none", False))
-    for spec in transaction.files:
-        wanted.append((spec.path, _wanted_file(spec), spec.effect, spec.secret))
-    for link in transaction.links:
-        wanted.append((link.path, State() if link.target is None else State("link", link.target), link.effect, False))
-    declared = {path for path, *_rest in wanted}
+    wanted = declared(transaction)
+    named = {path for path, *_rest in wanted}
     for rule in transaction.exclusive:
         for path in sorted(rule.path.iterdir()) if rule.path.is_dir() else ():
-            if path not in declared and fnmatch.fnmatch(path.name, rule.pattern) and _marked(path, rule.marker):
+            if path not in named and fnmatch.fnmatch(path.name, rule.pattern) and _marked(path, rule.marker):
                 wanted.append((path, State(), "reload", True))
     changes = []
     for path, after, effect, secret in wanted:
@@ -212,6 +183,11 @@ def plan(transaction: Transaction) -> list[Change]:
         if before != after and not occupied:
             changes.append(Change(path, before, after, effect, secret))
     return changes
+
+
+def remember(transaction: Transaction, folder: Path = manifest.FOLDER) -> None:
+    """Keep which files are owned, for later looks at what was changed by hand."""
+    manifest.record(transaction.name, ((path, state) for path, state, _effect, _secret in declared(transaction)), folder)
 
 
 def _marked(path: Path, marker: str) -> bool:
@@ -362,6 +338,7 @@ class Converger:
             where = ", ".join(str(c.path) for c in outcome.changes) or "no file"
             raise ConvergeError(f"{transaction.name}: {error}\nThe old state is back ({where}).") from error
         disk.remove(marker)
+        remember(transaction, self.markers.parent / manifest.FOLDER.name)
         if not outcome.changed:
             outcome.seen = look(self.runner, transaction.readback)
         return outcome

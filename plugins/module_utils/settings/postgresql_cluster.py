@@ -21,6 +21,8 @@ from typing import Any, Optional
 from ..host import files as disk
 from ..host.clock import Clock
 from ..host.runner import Runner
+from ..host.state import observe
+from . import manifest
 from . import postgresql as conf
 from . import sandbox_seen, sandboxed
 from .psql import Psql, SqlError, running_port
@@ -145,6 +147,7 @@ class Cluster:
         self.meminfo = meminfo
         self.owner = owner
         self.drop_in = self.etc / "conf.d" / conf.DROP_IN
+        self.state = state
         self.proven = state / f"{version}-main" / conf.DROP_IN
         self.library = Path("/usr/lib/postgresql") / version
         self.unit = f"postgresql@{version}-main.service"
@@ -208,9 +211,15 @@ class Cluster:
             raise ClusterError(f"{error}\n{self._restore(outcome)}") from error
         if not live.pending:
             self.forget()
+        self._remember()
         outcome.live, outcome.pending = live, self.waiting(live)
         outcome.shadowed = live.shadowed(tuple(wanted.settings))
         return outcome
+
+    def _remember(self) -> None:
+        files = (self.drop_in, self.etc / "pg_hba.conf", self.etc / "pg_ident.conf")
+        folder = self.state.parent / manifest.FOLDER.name
+        manifest.record(f"postgresql-{self.version}", [(path, observe(path)) for path in files], folder)
 
     def _plan(self, wanted: Wanted) -> list[tuple[Path, Optional[str], str]]:
         files = {

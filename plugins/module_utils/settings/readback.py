@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ..host.runner import Runner
+from ..host.state import name_of
 from . import redis_client, sandbox_seen
 from .sysctl import in_container, is_short, normal, normal_key, reachable, writes_live
 
@@ -243,8 +244,8 @@ class Reader:
             return
         found = {
             "mode": f"{stat.S_IMODE(status.st_mode):04o}",
-            "owner": _name(pwd.getpwuid, status.st_uid),
-            "group": _name(grp.getgrgid, status.st_gid),
+            "owner": name_of(pwd.getpwuid, status.st_uid),
+            "group": name_of(grp.getgrgid, status.st_gid),
         }
         for name, effective in found.items():
             wanted = check.get(name)
@@ -306,13 +307,6 @@ class Reader:
                 yield Mismatch(
                     f"{url} header {name}", str(value), headers.get(str(name).lower(), "absent"), "Run the role again."
                 )
-
-
-def _name(lookup: Callable[[int], Any], number: int) -> str:
-    try:
-        return str(lookup(number)[0])
-    except KeyError:
-        return str(number)
 
 
 def parse_limit(table: str, title: str, column: int = 0) -> str:

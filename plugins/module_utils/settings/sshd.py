@@ -28,7 +28,7 @@ from . import sshd_accounts as accounts
 from . import sshd_policy as policies
 from . import sshd_stage as staging
 from . import sshd_wire as wire
-from .converge import Change, DirectorySpec, FileSpec, Outcome, State, Transaction, observe, plan, put
+from .converge import Change, DirectorySpec, FileSpec, Outcome, State, Transaction, observe, plan, put, remember
 from .sshd_access import Account, KeyFile, problems
 from .sshd_policy import Policy, SshdError
 
@@ -153,6 +153,8 @@ class Sshd:
                 self._carry_out(done, wish, kept, arming, news)
             elif kept and arming:
                 self._see(wish, kept, effective)
+            if arming:
+                remember(Transaction(NAME, directories=wish.directories, files=wish.files))
             return done
 
     def verify(self, policy: Policy) -> list[int]:

@@ -17,6 +17,8 @@ from typing import Optional
 
 from ..host import files as disk
 from ..host.runner import Runner
+from ..host.state import observe
+from . import manifest
 
 HEADER = "# Managed by slipway.server.kernel_settings; changes by hand are taken back.\n"
 SHARED = "# belongs to the machine below this container: "
@@ -227,6 +229,8 @@ class Sysctl:
             self._write(declared.path, outcome.file_after)
         if not check_mode:
             self._forget(wanted)
+            name = "-".join(declared.path.parts[1:])
+            manifest.record(name, [(declared.path, observe(declared.path))], self.memory.parent.parent / manifest.FOLDER.name)
         return outcome
 
     def _refuse(self, declared: Declared, wanted: Mapping[str, str], outcome: Outcome) -> None:

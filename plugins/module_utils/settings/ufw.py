@@ -18,10 +18,13 @@ from ..guard.armed import Arming
 from ..host import files as disk
 from ..host.runner import CommandFailed, Runner
 from ..host.session import ancestors as ancestors
+from ..host.state import observe
+from . import manifest
 from . import ufw_compile as compiler
 from . import ufw_kernel as kernel
 from .ufw_model import Firewall, Session
 
+MANIFEST = str(manifest.FOLDER).lstrip("/")
 INIT = "/lib/ufw/ufw-init"
 UNIT = "ufw.service"
 WANTS = "etc/systemd/system/multi-user.target.wants/ufw.service"
@@ -209,8 +212,19 @@ class Ufw:
         """
         live = self.observe()
         outcome = plan(firewall, live)
-        if check_mode or not outcome.changed:
+        if check_mode:
             return outcome
+        self._change(firewall, live, outcome, ssh_ports, arming)
+        if live.installed:
+            files = wanted_files(firewall, live.files)
+            manifest.record("ufw", [(Path(f"/{path}"), observe(self.root / path)) for path in files], self.root / MANIFEST)
+        return outcome
+
+    def _change(
+        self, firewall: Firewall, live: Live, outcome: Outcome, ssh_ports: Iterable[int], arming: Optional[Arming]
+    ) -> None:
+        if not outcome.changed:
+            return
         if not live.installed:
             raise UfwError("ufw is not installed; install the package ufw first (role slipway.server.ufw does)")
         self._test(firewall, live)
@@ -232,7 +246,6 @@ class Ufw:
         else:
             back = [INIT, "force-reload"] if active else [INIT, "force-stop"]
             arming.carry(change, [*(self.root / path for path in outcome.files), self.root / WANTS], [back])
-        return outcome
 
     def _prove(self, firewall: Firewall) -> None:
         """Read the kernel and ask ufw whether it understands its files; raises UfwError."""
