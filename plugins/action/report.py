@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.slipway.server.plugins.module_utils.host.files import atomic_write, make_directories, read_text
 from ansible_collections.slipway.server.plugins.module_utils.traffic import report
+from ansible_collections.slipway.server.plugins.plugin_utils.written import write
 
 
 class ActionModule(ActionBase):
@@ -49,12 +49,7 @@ class ActionModule(ActionBase):
         texts = {page: report.render(run), data: json.dumps(report.document(run), indent=1, sort_keys=True) + "\n"}
         result.update(changed=False, page=str(page), data=str(data), outcome=run.outcome)
         try:
-            changed = [path for path, text in texts.items() if read_text(path) != text]
-            if changed and not self._task.check_mode:
-                make_directories(base.parent)
-                for path in changed:
-                    atomic_write(path, texts[path])
-            result["changed"] = bool(changed)
+            result["changed"] = write(texts, self._task.check_mode)
         except (OSError, ValueError) as error:
             result.update(
                 page="", data="", warnings=[f"no report in {base.parent}: {error}. Set app_reports to another directory."]

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""audit.yml on a server of each release: scores, what was changed by hand, and what must not be in the report."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.path.system import System
+
+FILE, PORT, UNIT = "/etc/systemd/journald.conf.d/60-slipway.conf", "8081", "by-hand.service"
+HOSTS = ("newer", "older")
+
+
+@pytest.fixture(scope="module")
+def system() -> System:
+    return System("hello", "hello.example", "older")
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    return tmp_path_factory.mktemp("reports")
+
+
+@pytest.fixture(scope="module")
+def audited(system, reports):
+    """An audit of hosts of which one has a file changed by hand, and a service and a rule for it that nobody declared."""
+    system.on("older", "cp", "--preserve", FILE, "/root/kept")
+    system.on("older", "sh", "-c", f"echo '# by hand' >> {FILE}")
+    service = ["systemd-run", f"--unit={UNIT}", "--quiet", "python3", "-m", "http.server", PORT]
+    system.on("older", *service)
+    system.on("older", "ufw", "allow", f"{PORT}/tcp")
+    yield system.play("playbooks/audit.yml", "-e", "audit_install=true", "-e", f"slipway_audit_dir={reports}")
+    system.on("older", "systemctl", "stop", UNIT)
+    system.on("older", "ufw", "delete", "allow", f"{PORT}/tcp")
+    system.on("older", "cp", "--preserve", "/root/kept", FILE)
+
+
+@pytest.fixture(scope="module")
+def told(audited, reports):
+    return json.loads((reports / "audit.json").read_text())
+
+
+def verdict(told, host):
+    return next(found for found in told["verdicts"] if found["host"] == host)
+
+
+def open_findings(told, host, check):
+    return [found for found in verdict(told, host)["findings"] if found["check"] == check and not found["reason"]]
+
+
+def test_every_host_has_its_scores(audited, told):
+    print(audited.output[audited.output.find("TASK [Show the scores]") :])
+    for host in HOSTS:
+        found = verdict(told, host)
+        assert found["missing"] == []
+        assert found["scores"]["lynis"] >= 60
+        assert (found["scores"]["ssh_fail"], found["scores"]["ssh_warn"], found["scores"]["services"]) == (0, 0, 0)
+        assert found["scores"]["app"] <= 1.5
+        assert found["scores"]["nginx"] is not None
+        assert found["scores"]["postgresql"] is not None
+
+
+def test_the_file_changed_by_hand_is_told(told):
+    assert [found["id"] for found in open_findings(told, "older", "drift") if "/etc/ufw" not in found["id"]] == [FILE]
+    assert "has other content" in next(found["text"] for found in open_findings(told, "older", "drift") if found["id"] == FILE)
+    assert open_findings(told, "newer", "drift") == []
+
+
+def test_the_port_opened_by_hand_is_seen_from_another_host(told):
+    (found,) = open_findings(told, "older", "ports")
+    assert found["text"].startswith(f"port {PORT} (python3) answers newer (")
+    assert "the controller" in found["text"]
+    assert open_findings(told, "newer", "ports") == []
+
+
+def test_the_rule_added_by_hand_is_no_effective_setting_of_ours(told):
+    assert {found["id"] for found in open_findings(told, "older", "settings")} == {"ufw"}
+    assert open_findings(told, "newer", "settings") == []
+
+
+def test_below_the_minimum_is_a_failure_with_a_list(audited, told):
+    assert audited.rc != 0
+    assert "older: ports that nobody declared: 1, at most 0" in audited.output
+    assert set(told["problems"]) >= {
+        "older: ports that nobody declared: 1, at most 0",
+        "older: settings that are not effective: 1, at most 0",
+    }
+
+
+def test_the_hosts_were_not_changed(audited):
+    changed = {host: counts["changed"] for host, counts in audited.recap.items()}
+    # The scanners are installed because it was asked for, and the report is written as a task of the first host.
+    assert changed == {"newer": 2, "older": 1}
+
+
+def test_no_secret_is_in_the_report(system, audited, reports):
+    assert sorted(path.name for path in reports.iterdir()) == ["audit.html", "audit.json"]
+    for path in reports.iterdir():
+        text = path.read_text()
+        assert "older" in text
+        for name in ("database-password", "jwt-secret"):
+            assert (system.files / name).read_text() not in text
+
+
+def test_check_mode_judges_the_same_and_writes_nothing(system, audited, told, reports):
+    before = (reports / "audit.json").read_text()
+    arguments = ("--check", "--limit", "older", "-e", f"slipway_audit_dir={reports}", "-e", '{"audit_scanners": []}')
+    played = system.play("playbooks/audit.yml", *arguments)
+    assert played.rc != 0
+    assert "older: files changed by hand" in played.output
+    reported = system.play("playbooks/audit.yml", *arguments, "-e", "audit_gate=false")
+    assert reported.rc == 0, reported.output
+    assert (reports / "audit.json").read_text() == before
