@@ -63,6 +63,10 @@ bench-verdict: $(VENV)/.made ## How often verdicts on live traffic are wrong, by
 bench-data: $(VENV)/.made ## Settings in one task beside a loop; restarts under load; many clients of the pooler
 	@python -m tests.bench.data $(ARGS)
 
+.PHONY: bench-harden
+bench-harden: $(VENV)/.made ## Hardening by the roles beside loops of stock modules, on two fresh hosts
+	@python -m tests.bench.harden $(ARGS)
+
 .PHONY: bench-plan
 bench-plan: $(VENV)/.made ## How long a plan takes, over 10,000 random fleets
 	@python -m tests.bench.plan $(ARGS)
