@@ -76,17 +76,16 @@ def test_the_port_opened_by_hand_is_seen_from_another_host(told):
 
 
 def test_the_rule_added_by_hand_is_no_effective_setting_of_ours(told):
-    assert {found["id"] for found in open_findings(told, "older", "settings")} == {"ufw"}
+    assert "ufw" in {found["id"] for found in open_findings(told, "older", "settings")}
     assert open_findings(told, "newer", "settings") == []
 
 
 def test_below_the_minimum_is_a_failure_with_a_list(audited, told):
     assert audited.rc != 0
-    assert "older: ports that nobody declared: 1, at most 0" in audited.output
-    assert set(told["problems"]) >= {
-        "older: ports that nobody declared: 1, at most 0",
-        "older: settings that are not effective: 1, at most 0",
-    }
+    assert "older: ports that nobody declared: 1, at most 0" in told["problems"]
+    assert [text for text in told["problems"] if text.startswith("older: files changed by hand: ")]
+    for text in told["problems"]:
+        assert f"- {text}" in audited.output
 
 
 def test_the_hosts_were_not_changed(audited):
@@ -104,12 +103,10 @@ def test_no_secret_is_in_the_report(system, audited, reports):
             assert (system.files / name).read_text() not in text
 
 
-def test_check_mode_judges_the_same_and_writes_nothing(system, audited, told, reports):
+def test_check_mode_of_one_host_without_scanners_only_reports_and_writes_nothing(system, audited, told, reports):
     before = (reports / "audit.json").read_text()
-    arguments = ("--check", "--limit", "older", "-e", f"slipway_audit_dir={reports}", "-e", '{"audit_scanners": []}')
-    played = system.play("playbooks/audit.yml", *arguments)
-    assert played.rc != 0
-    assert "older: files changed by hand" in played.output
-    reported = system.play("playbooks/audit.yml", *arguments, "-e", "audit_gate=false")
-    assert reported.rc == 0, reported.output
+    more = ("-e", f"slipway_audit_dir={reports}", "-e", '{"audit_scanners": []}', "-e", "audit_gate=false")
+    played = system.play("playbooks/audit.yml", "--check", "--limit", "older", *more)
+    assert played.rc == 0, played.output
+    assert "older: not measured: lynis: not asked" in played.output
     assert (reports / "audit.json").read_text() == before
