@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.slipway.server.plugins.module_utils.audit import peers
@@ -19,9 +19,15 @@ def slipway_audit_peers(
     return peers.of(looker, seen, plans, {host: str(address) for host, address in addresses.items()})
 
 
+def slipway_audit_addresses(hosts: Sequence[str], hostvars: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Where each host is reached: the first of the variables `names` that it has, else its own name."""
+    return {host: next((str(hostvars[host][name]) for name in names if hostvars[host].get(name)), host) for host in hosts}
+
+
 class FilterModule:
     """Where Ansible finds the filters."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
-        return {"slipway_audit_peers": slipway_audit_peers}
+        functions = (slipway_audit_peers, slipway_audit_addresses)
+        return {function.__name__: function for function in functions}
