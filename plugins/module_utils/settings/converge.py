@@ -12,7 +12,6 @@ import contextlib
 import fnmatch
 import grp
 import json
-import os
 import pwd
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -22,9 +22,8 @@ from ..host import files as disk
 from ..host.clock import Clock
 from ..host.runner import Runner
 from ..host.state import observe
-from . import manifest
+from . import manifest, sandbox_seen, sandboxed
 from . import postgresql as conf
-from . import sandbox_seen, sandboxed
 from .psql import Psql, SqlError, running_port
 
 # The directories that a server wants to find before it maps its memory.
