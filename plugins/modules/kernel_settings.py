@@ -38,7 +38,9 @@ options:
     choices: ["auto", "true", "false"]
     default: auto
   optional:
-    description: Keys of O(settings) that this kernel need not have. They are left out where it does not.
+    description:
+      - Keys of O(settings) that this kernel need not have. They are left out where it does not.
+      - A file read later at boot that sets one differently is a warning, whatever O(strict) says.
     type: list
     elements: str
     default: []

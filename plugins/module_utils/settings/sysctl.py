@@ -43,7 +43,8 @@ class Declared:
 
     `live`: write to the running kernel as well: `true`, `false`, or `auto` (in a container only what belongs to its own
     network namespace). `strict`: keys that this kernel does not have and keys that a later file overrides are errors.
-    `optional`: keys that this kernel need not have, such as those of IPv6 where it is off; they are left out there.
+    `optional`: keys that this kernel need not have, such as those of IPv6 where it is off; they are left out there, and a later
+    file that overrides one is no error.
     `router`: `true` adds forwarding, `false` lets it be switched off, `auto` refuses to switch it off under Docker.
     """
 
@@ -244,6 +245,7 @@ class Sysctl:
                 f"{key}: declared {wanted[key]}, but set to {theirs}, which is read after {declared.path.name};"
                 " remove it there, or the next start undoes the declared value"
                 for key, theirs in outcome.overridden.items()
+                if key not in {normal_key(each) for each in declared.optional}
             ]
         engine = next((name for name in DOCKER if (self.root / name).exists()), None)
         if wanted.get(FORWARD) == "0" and declared.router == "true":

@@ -190,6 +190,7 @@ def test_files_that_are_read_later(host, files, overridden):
     if overridden:
         with pytest.raises(s.SysctlError, match="undoes the declared value"):
             host.run(wanted)
+        assert host.run(wanted, optional=["net.core.somaxconn"]).overridden
 
 
 def test_forwarding_under_docker(host):
