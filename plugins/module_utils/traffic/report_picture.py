@@ -27,11 +27,11 @@ class Mark:
 
 
 def marks(run: Run) -> list[Mark]:
-    """What is marked: each state and each step of the canary where it began first, on whichever host."""
+    """What is marked: each state and each step of the canary where it began first, and each host that goes back."""
     found: list[Event] = []
-    seen: set[tuple[str, Optional[float]]] = set()
+    seen: set[tuple[str, object]] = set()
     for event in run.events:
-        key = (event.state, event.share if event.state == "CANARY" else None)
+        key = (event.state, event.share if event.state == "CANARY" else event.host if event.state in BAD else None)
         if event.state in MARKED and key not in seen:
             seen.add(key)
             found.append(event)

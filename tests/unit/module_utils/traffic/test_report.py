@@ -115,6 +115,13 @@ def test_several_hosts_make_one_run() -> None:
         assert text in page
 
 
+def test_each_host_that_goes_back_is_marked() -> None:
+    run = report.build("shop", "t1", {name: lines(name, late, "ROLLED_BACK") for name, late in (("web1", 9), ("web2", 0))})
+    assert run is not None
+    back = [mark.event.host for mark in report_picture.marks(run) if mark.event.state == "ROLLED_BACK"]
+    assert back == ["web2", "web1"]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "outcome"), [("CONFIRMED", "ROLLED_BACK", "rolled back"), ("ROLLED_BACK", "FAILED", "failed")]
 )
