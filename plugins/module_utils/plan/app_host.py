@@ -252,6 +252,15 @@ def _idle(edge: Host) -> int:
     return int(edge.overrides.get("nginx_upstream_keepalive_timeout", UPSTREAM_KEEPALIVE))
 
 
+def acme_peers(edge: Host, inventory: Inventory) -> list[str]:
+    """Where the answer to a challenge may lie that this edge does not have: at the other edges."""
+    if not any(app.tls.source == "acme" for app in inventory.apps):
+        return []
+    others = [host for host in inventory.group("edge") if host.name != edge.name]
+    # An authority asks on port 80 whatever the sites do (RFC 8555, 8.3).
+    return [f"{_bracketed(host.address)}:80" for host in others if host.address]
+
+
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 

@@ -109,6 +109,7 @@ class Builder:
             values["nginx_sites"] = [self._site(app) for app in self.inventory.apps]
             values["certificates_entries"] = [_certificate(app) for app in self.inventory.apps]
             values["certificates_acme_group"] = "www-data"
+            values["nginx_acme_peers"] = description.acme_peers(host, self.inventory)
         facts = self.facts.get(host.name)
         if host.serves_postgresql():
             values.update(self._database(host, facts))

@@ -84,7 +84,7 @@ def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[An
     data = read.mapping(raw, key, APP_KEYS, MOVED)
     if not isinstance(raw, dict):
         return None, read.problems
-    tls = _tls(read, data, key, len(hosts.group("edge")))
+    tls = _tls(read, data, key)
     releases = _releases(read, data, key)
     backends = _backends(read, data, key, hosts)
     env = _env(read, data, key)
@@ -207,18 +207,12 @@ def _domain_word(read: Reader, word: str, path: str, tls: Tls) -> str:
     return word
 
 
-def _tls(read: Reader, data: Mapping[str, Any], key: str, edges: int) -> Tls:
+def _tls(read: Reader, data: Mapping[str, Any], key: str) -> Tls:
     path = key + ".tls"
     raw = data.get("tls")
     tls = read.mapping(raw, path, ("source", "certificate", "key")) if raw is not None else {}
     source = read.choice(tls, "source", path, ("selfsigned", "files", "acme"), "selfsigned")
     wanted = source == "files"
-    if source == "acme" and edges > 1:
-        read.fail(
-            path + ".source",
-            f"is acme, but there are {edges} edges, and a challenge may reach one that did not ask",
-            "Use one edge, or source files with a certificate from elsewhere",
-        )
     return Tls(
         source=source,
         certificate=read.text(tls, "certificate", path, shape.FILE_PATH, "the path of the certificate chain", required=wanted),

@@ -57,6 +57,16 @@ def test_two_edges_share_the_chance_of_a_false_alarm_and_the_time_of_hooks_is_pa
     assert after["longest_move"] == before["longest_move"] + 9
 
 
+def test_each_of_several_edges_answers_challenges_that_another_one_caused() -> None:
+    raw = fleet({**spotik(), "domain": "api.spotik.org", "tls": {"source": "acme"}})
+    assert planned(raw).hosts["web1"]["nginx_acme_peers"] == []
+    raw.groups["edge"] = ["web1", "web2"]
+    hosts = planned(raw).hosts
+    assert [hosts[name]["nginx_acme_peers"] for name in ("web1", "web2")] == [["10.87.0.12:80"], ["10.87.0.11:80"]]
+    raw.apps["spotik"]["tls"] = {}
+    assert planned(raw).hosts["web1"]["nginx_acme_peers"] == []
+
+
 def test_single_host_listens_on_loopback_and_lets_containers_reach_the_pooler() -> None:
     one = planned(single()).hosts["one"]
     assert one["nginx_sites"][0]["slots"] == [
