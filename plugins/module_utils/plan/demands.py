@@ -11,7 +11,10 @@ from .model import POSTGRESQL_PORT, Host, Inventory
 from .sizing import runs_docker
 
 PACKAGES: Mapping[str, Sequence[str]] = {
-    "base": ("ca-certificates", "iproute2", "logrotate", "procps", "systemd-timesyncd", "tzdata"),
+    "base": (
+        *("ca-certificates", "cracklib-runtime", "iproute2", "libpam-pwquality", "logrotate", "procps", "systemd-timesyncd"),
+        "tzdata",
+    ),
     "unattended_upgrades": ("unattended-upgrades",),
     "ufw": ("iptables", "ufw"),
     "sshd": ("openssh-server", "sudo"),
