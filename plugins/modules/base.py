@@ -198,9 +198,8 @@ def main() -> None:
     try:
         host = base.Base(runner, connection)
         if params["state"] == "verified":
-            proof.end(
-                module, base.NAME, host.verify(settings), {"changed": False, "files_changed": [], "actions": [], "guard": {}}
-            )
+            nothing = {"changed": False, "files_changed": [], "actions": [], "guard": {}}
+            proof.end(module, base.NAME, host.verify(settings), nothing)
         done = host.converge(settings, params["state"] == "present", None if module.check_mode else arming)
         waits = arming.waiting()
     except FAULTS as error:

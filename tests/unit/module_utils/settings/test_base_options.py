@@ -79,7 +79,8 @@ def test_rules_are_of_what_is_there(root):
     assert "-w /usr/bin/kmod -p x -k slipway-modules" in rules
     assert "-w /etc/docker -p wa -k slipway-docker" in rules
     assert not any("/etc/sudoers" in rule for rule in rules)
-    loaded = "-w /etc/passwd -p wa -k slipway-identity\n-w /usr/bin/kmod -p x -k slipway-modules\n-w /etc/docker -p wa -k slipway-docker\n"
+    keys = {"identity": "/etc/passwd", "modules": "/usr/bin/kmod", "docker": "/etc/docker"}
+    loaded = "".join(f"-w {path} -p wa -k slipway-{key}\n" for key, path in keys.items())
     calls = "-a always,exit -F arch=b64 -S adjtimex -F key=slipway-time\n"
     assert re.search(parts.checks[0]["matches"], loaded + calls, re.MULTILINE)
     assert not re.search(parts.checks[0]["matches"], loaded, re.MULTILINE)
