@@ -113,9 +113,7 @@ class Base:
             part(settings, self.root, parts)
         options(settings, self.root, self.runner, self.connection, parts)
         parts.units += [UnitSpec(name, False, "stopped", "none") for name in settings.services_off]
-        given = settings.passwords
-        pam = Pam(given.get("lockout") or {}, int(given.get("history") or 0), settings.umask[-3:]) if present else None
-        stacks = PamFiles(self.runner, self.root).wanted(pam)
+        stacks = PamFiles(self.runner, self.root).wanted(_pam(settings) if present else None)
         if present:
             parts.login += stacks
             return parts
@@ -192,6 +190,12 @@ class Base:
 
         then: list[list[str]] = [] if present else [["rm", "--recursive", "--force", str(self.originals.folder)]]
         arming.carry(change, [item.path for item in done.login], [], then)
+
+
+def _pam(settings: Settings) -> Pam:
+    given = settings.passwords
+    cost = (given.get("ageing") or {}).get("YESCRYPT_COST_FACTOR") or 0
+    return Pam(given.get("lockout") or {}, int(given.get("history") or 0), settings.umask[-3:], int(cost))
 
 
 def _on_again(name: str, steps: Sequence[str]) -> UnitSpec:

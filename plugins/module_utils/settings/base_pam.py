@@ -26,8 +26,9 @@ RECORDS = tuple(f"var/lib/pam/{kind}" for kind in (*KINDS, "seen"))
 MEMORY = f"{FOLDER}/pam.json"
 REFUSES = "Local modifications"
 LOCKOUT = ("deny", "unlock_time", "fail_interval", "even_deny_root", "root_unlock_time")
-KEY_LOGINS = "no_pass_expiry"
-ACCOUNT = re.compile(r"^(account\s+\[[^]]*\]\s+pam_unix\.so)[ \t]*(.*)$", re.MULTILINE)
+UNIX = re.compile(r"^((?:account|password)\s+\[[^]]*\]\s+pam_unix\.so)[ \t]*(.*)$", re.MULTILINE)
+OURS = re.compile(r"no_pass_expiry|rounds=\d+")
+"""Options of pam_unix that are added to the line of its own profile; pam-auth-update keeps them."""
 
 
 class PamError(Exception):
@@ -36,11 +37,15 @@ class PamError(Exception):
 
 @dataclass(frozen=True)
 class Pam:
-    """`lockout`: options of pam_faillock(8), `history`: old passwords not taken again, `umask` of sessions; each may be empty."""
+    """`lockout`: options of pam_faillock(8), `history`: old passwords not taken again, `umask` of sessions, `cost` of yescrypt.
+
+    What is empty or 0 is left alone.
+    """
 
     lockout: Mapping[str, Any] = field(default_factory=dict)
     history: int = 0
     umask: str = ""
+    cost: int = 0
 
 
 def profiles(pam: Pam) -> dict[str, str]:
@@ -78,17 +83,22 @@ def _profile(name: str, priority: int, kind: str, block: str, line: str, more: s
     return f"{head}{kind}-Type: {block}\n{more}{kind}:\n\t{line}\n"
 
 
-def for_key_logins(account: str, wanted: bool) -> str:
-    """The stack of accounts, in which a password that is too old stops only logins by password.
+def tuned(stack: str, cost: Optional[int]) -> str:
+    """The stack of accounts or passwords with our options of pam_unix; without them when `cost` is None.
 
-    Without it a user who has no password, but a key, is kept out once the greatest age of passwords is over.
+    A password that is too old stops only logins by password: else a user who has a key, and no password, would be kept out once
+    the greatest age is over. And hashes are dear also where pam_unix does not read their cost in login.defs (before 1.7).
     """
 
     def line(found: re.Match[str]) -> str:
-        options = [word for word in found.group(2).split() if word != KEY_LOGINS]
-        return " ".join([found.group(1), *options, *([KEY_LOGINS] if wanted else [])])
+        options = [word for word in found.group(2).split() if not OURS.fullmatch(word)]
+        if cost is not None and found.group(1).startswith("account"):
+            options.append("no_pass_expiry")
+        elif cost and "yescrypt" in options:
+            options.append(f"rounds={cost}")
+        return " ".join([found.group(1), *options])
 
-    return ACCOUNT.sub(line, account)
+    return UNIX.sub(line, stack)
 
 
 class PamFiles:
@@ -113,10 +123,14 @@ class PamFiles:
             raise PamError(f"/{gone[0]} does not exist; `apt-get install --reinstall libpam-runtime` brings it back")
         ours = profiles(pam) if pam else {}
         live = {name: text or "" for name, text in self.live.items()}
-        after = live if memory and memory["print"] == self._print(live, ours) else self._made(live, ours, memory, pam is not None)
+        after = (
+            live
+            if memory and memory["print"] == self._print(live, ours, pam)
+            else self._made(live, ours, memory, pam.cost if pam else None)
+        )
         specs = [self._like(name, text) for name, text in after.items()]
         specs += [FileSpec(self.root / PROFILES / name, ours.get(name), effect="none") for name in sorted({*self.old, *ours})]
-        remembered = json.dumps({"print": self._print(after, ours), "files": after}, indent=1) + "\n" if pam else None
+        remembered = json.dumps({"print": self._print(after, ours, pam), "files": after}, indent=1) + "\n" if pam else None
         return [*specs, FileSpec(self.root / MEMORY, remembered, mode=0o600, effect="none")]
 
     def _memory(self) -> Optional[dict[str, Any]]:
@@ -127,22 +141,23 @@ class PamFiles:
             return None
         return found if isinstance(found, dict) and {"print", "files"} <= set(found) else None
 
-    def _print(self, files: Mapping[str, str], ours: Mapping[str, str]) -> str:
-        return hashlib.sha256(json.dumps([files, self.foreign, ours], sort_keys=True).encode()).hexdigest()
+    def _print(self, files: Mapping[str, str], ours: Mapping[str, str], pam: Optional[Pam]) -> str:
+        made_of = [files, self.foreign, ours, pam.cost if pam else None]
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
     def _like(self, name: str, text: str) -> FileSpec:
         state = observe(self.root / name)
         return FileSpec(self.root / name, text, state.owner, state.group, state.mode, effect="none")
 
     def _made(
-        self, live: Mapping[str, str], ours: Mapping[str, str], memory: Optional[Mapping[str, Any]], present: bool
+        self, live: Mapping[str, str], ours: Mapping[str, str], memory: Optional[Mapping[str, Any]], cost: Optional[int]
     ) -> dict[str, str]:
         """Lines that somebody wrote by hand since the last run go; what pam-auth-update did since stays."""
         before = memory["files"] if memory else None
         starts = [live] if before is None else [before] if _enabled(before) == _enabled(live) else [live, before]
         said = ""
         for start in starts:
-            made, said = self._run({**start, STACKS[1]: for_key_logins(start[STACKS[1]], present)}, ours)
+            made, said = self._run({**start, **{name: tuned(start[name], cost) for name in STACKS[1:3]}}, ours)
             if REFUSES not in said:
                 self._judge(made, ours, said)
                 return made

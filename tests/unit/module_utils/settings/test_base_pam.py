@@ -71,10 +71,19 @@ def test_profiles_hold_what_is_declared():
 
 
 def test_old_passwords_stop_no_login_by_key():
-    there = p.for_key_logins(ACCOUNT, True)
+    there = p.tuned(ACCOUNT, 7)
     assert "pam_unix.so no_pass_expiry\n" in there
-    assert p.for_key_logins(there, True) == there
-    assert p.for_key_logins(there, False).replace("pam_unix.so\n", "pam_unix.so \n") == ACCOUNT
+    assert p.tuned(there, 0) == there
+    assert p.tuned(there, None).replace("pam_unix.so\n", "pam_unix.so \n") == ACCOUNT
+
+
+def test_hashes_are_dear_where_they_are_yescrypt():
+    line = "password\t[success=1 default=ignore]\tpam_unix.so obscure use_authtok try_first_pass {}\n"
+    there = p.tuned(line.format("yescrypt"), 7)
+    assert there == line.format("yescrypt rounds=7")
+    assert p.tuned(there, 8) == line.format("yescrypt rounds=8")
+    assert p.tuned(there, None) == line.format("yescrypt")
+    assert p.tuned(line.format("sha512"), 7) == line.format("sha512")
 
 
 def test_the_tool_works_in_a_folder_of_its_own(root):
