@@ -33,6 +33,7 @@ WATCHED = {
         *("/usr/lib/systemd/system/docker.service", "/usr/lib/systemd/system/docker.socket"),
     ),
 }
+AUDIT_UNITS = ("auditd.service", "audit-rules.service")
 CALLS = {"time": "adjtimex,settimeofday,clock_settime", "modules": "init_module,finit_module,delete_module"}
 OPERATORS = 5
 """Addresses of runs that stay allowed, the last one first."""
@@ -103,8 +104,12 @@ def auditd(settings: Settings, root: Path, parts: Parts, status: Callable[[], tu
         parts.warnings.append(
             f"auditd stays off: the kernel does not let this host audit ({refusal}), as in a container. Audit the machine below"
         )
-        if (root / "usr/sbin/auditd").exists():
-            parts.units.append(UnitSpec("auditd.service", False, "stopped", "none"))
+        # Their packages started them in vain.
+        found = [
+            name for name in AUDIT_UNITS if any((root / lib / "systemd/system" / name).exists() for lib in ("usr/lib", "lib"))
+        ]
+        parts.units += [UnitSpec(name, False, "stopped", "none") for name in found]
+        parts.apply += [("systemctl", "reset-failed", *found)] if found else []
     if on:
         parts.units.append(UnitSpec("auditd.service", on_change="none"))
     if enabled == LOCKED and text != disk.read_text(path):

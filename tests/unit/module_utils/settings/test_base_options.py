@@ -66,7 +66,7 @@ def audit(root, status, wanted=True):
 
 @pytest.fixture
 def root(tmp_path):
-    for name in ("etc/passwd", "etc/docker/daemon.json", "usr/bin/kmod", "usr/sbin/auditd"):
+    for name in ("etc/passwd", "etc/docker/daemon.json", "usr/bin/kmod", "lib/systemd/system/auditd.service"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     return tmp_path
@@ -91,6 +91,7 @@ def test_auditing_stays_off_where_the_kernel_refuses(root):
     parts = audit(root, ("Connection refused", 0))
     assert parts.own[0].content is None
     assert [(unit.name, unit.enabled, unit.state) for unit in parts.units] == [("auditd.service", False, "stopped")]
+    assert parts.apply == [("systemctl", "reset-failed", "auditd.service")]
     assert "auditd stays off: the kernel does not let this host audit (Connection refused)" in parts.warnings[0]
 
 
