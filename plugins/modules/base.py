@@ -138,6 +138,7 @@ from ansible_collections.slipway.server.plugins.module_utils.settings import bas
 from ansible_collections.slipway.server.plugins.module_utils.settings.base_pam import PamError
 from ansible_collections.slipway.server.plugins.module_utils.settings.base_parts import PERMISSIONS, BaseError, Settings
 from ansible_collections.slipway.server.plugins.module_utils.settings.converge import ConvergeError
+from ansible_collections.slipway.server.plugins.module_utils.settings.packages import PackageError
 
 TEXT: dict[str, Any] = {"type": "str", "default": ""}
 WORDS: dict[str, Any] = {"type": "list", "elements": "str", "default": []}
@@ -183,7 +184,18 @@ SPEC: dict[str, Any] = {
     "seconds": {"type": "float", "default": 120},
     **SETTINGS,
 }
-FAULTS = (BaseError, PamError, TakenBack, GuardError, ArmingFailed, CommandFailed, ConvergeError, OSError, ValueError)
+FAULTS = (
+    BaseError,
+    PamError,
+    TakenBack,
+    GuardError,
+    ArmingFailed,
+    CommandFailed,
+    ConvergeError,
+    PackageError,
+    OSError,
+    ValueError,
+)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from .base_originals import FOLDER, Originals, Spec, Undo
 from .base_pam import MEMORY, Pam, PamFiles
 from .base_parts import BaseError, Parts, Settings
 from .converge import Change, Converger, DirectorySpec, FileSpec, LinkSpec, Outcome, Transaction, UnitSpec, plan, put
+from .packages import ensure_present
 from .readback import Seen
 
 NAME = "base"
@@ -76,7 +77,7 @@ class Base:
         """Bring the host to `settings`, or to what it was before; only tells what would be done without `arming`.
 
         A change of what logins depend on is armed and not confirmed when this returns. Raises BaseError, PamError,
-        ConvergeError, TakenBack, and what arming does.
+        ConvergeError, PackageError, TakenBack, and what arming does.
         """
         faults = base_parts.faults(settings, self.root) if present else []
         if faults:
@@ -88,6 +89,7 @@ class Base:
         if arming is None:
             done.outcome = self._converger().run(plain, check_mode=True)
             return done
+        self._install(parts)
         edited = {spec.path for spec in (*parts.edited, *parts.login_edited)}
         self.originals.keep(change.path for change in (*plan(plain), *done.login) if change.path in edited)
         done.outcome = self._converger().run(plain)
@@ -157,6 +159,11 @@ class Base:
         }
 
     # Doing it
+
+    def _install(self, parts: Parts) -> None:
+        if parts.packages:
+            self.runner.must(["debconf-set-selections"], data=parts.answers)
+            ensure_present(self.runner, parts.packages, check_mode=False)
 
     def _converger(self) -> Converger:
         return Converger(self.runner, self.clock, self.root / "var/lib/slipway/converge")

@@ -182,6 +182,10 @@ def aide(settings: Settings, root: Path, parts: Parts) -> None:
     parts.add(path, HEADER + excluded if settings.aide else None)
     parts.add(service, AIDE_SERVICE if settings.aide else None, "daemon-reload")
     timer = "dailyaidecheck.timer"
+    if settings.aide and not (root / "usr/sbin/aideinit").exists():
+        # Else the package makes a database of everything, and the installation waits for it, minutes on a full disk.
+        parts.answers += "aide-common aide/aideinit boolean false\n"
+        parts.packages += ["aide", "aide-common"]
     if settings.aide:
         parts.units += [UnitSpec(timer, on_change="none"), UnitSpec(service.name, on_change="none")]
         parts.checks.append({"kind": "unit", "unit": timer, "properties": {"ActiveState": "active"}})

@@ -64,7 +64,10 @@ class Settings:
 
 @dataclass
 class Parts:
-    """`own` are files of this collection, `edited` those of others; `login` holds what a new login has to confirm, of both."""
+    """`own` are files of this collection, `edited` those of others; `login` holds what a new login has to confirm, of both.
+
+    `packages` are missing, and `answers` are for what they ask when they are installed.
+    """
 
     folders: list[DirectorySpec] = field(default_factory=list)
     own: list[FileSpec] = field(default_factory=list)
@@ -76,6 +79,8 @@ class Parts:
     validate: list[tuple[str, ...]] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
+    answers: str = ""
 
     def add(self, path: Path, text: Optional[str], effect: str = "none", mode: int = 0o644, group: str = "root") -> None:
         """A file of our own, or none."""

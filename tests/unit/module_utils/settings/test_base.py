@@ -194,6 +194,21 @@ def test_modules_in_use_stay_allowed_until_they_are_not(root):
     assert b.base_texts.blocked(path.read_text()) == ["usb-storage", "udf", "dccp"]
 
 
+def test_packages_come_before_their_files_and_are_asked_nothing(root):
+    class Empty(Host):
+        def run(self, argv, data=None, timeout=600.0, env=None):
+            known = {"dpkg-query": "", "apt-cache": "aide:\n  Candidate: 1\naide-common:\n  Candidate: 1\n"}
+            done = super().run(argv, data, timeout, env)
+            return Result(0, known[argv[0]], "") if argv[0] in known else done
+
+    host = Empty()
+    run(root, host, check=True, aide=True)
+    assert not any(call.startswith(("debconf", "apt-get")) for call in host.calls)
+    run(root, host, aide=True)
+    asked = [call.split()[0] for call in host.calls if call.startswith(("debconf", "apt-get", "visudo -c -q"))]
+    assert asked == ["debconf-set-selections", "apt-get", "visudo"]
+
+
 def test_verifying_says_what_differs_and_changes_nothing(root):
     run(root)
     (root / "etc/sudoers.d/00-slipway").write_text("Defaults !use_pty\n")

@@ -159,3 +159,5 @@ def test_aide_looks_every_day_but_not_at_data(tmp_path):
     assert {"!/var/lib/docker", "!/var/log", "!/var/lib/slipway"} <= set(excluded.splitlines())
     assert "ConditionPathExists=!/var/lib/aide/aide.db" in service
     assert [unit.name for unit in parts.units] == ["dailyaidecheck.timer", "slipway-aide.service"]
+    assert parts.packages == ["aide", "aide-common"]
+    assert parts.answers == "aide-common aide/aideinit boolean false\n"
