@@ -4,15 +4,13 @@
 set -euo pipefail
 
 show() {
-    places=(/etc/pam.d /etc/security /var/lib/pam /usr/share/pam-configs /etc/sudoers /etc/sudoers.d /etc/login.defs /etc/issue
-        /etc/issue.net /etc/profile.d /etc/modprobe.d /etc/systemd /etc/apt/apt.conf.d /etc/cron.* /etc/crontab /etc/localtime
-        /etc/timezone /etc/slipway /etc/needrestart /etc/logrotate.d/slipway-sudo /etc/fail2ban/jail.d /etc/aide/aide.conf.d /etc/audit)
-    for place in "${places[@]}"; do
-        # What packages bring is theirs: their units and profiles are not looked at.
-        find "$place" ! -path '*.wants*' ! -name 'slipway-guard.service' ! -name pwquality.conf ! -type d \
-            -printf '%p %y %m %u %g %l\n' 2>/dev/null || true
-        find "$place" ! -name pwquality.conf -type f -exec sha256sum {} + 2>/dev/null || true
-    done | sort
+    changed=(/etc/pam.d/common-* /var/lib/pam/* /usr/share/pam-configs/* /etc/security/limits.d /etc/sudoers /etc/sudoers.d
+        /etc/login.defs /etc/issue /etc/issue.net /etc/localtime /etc/timezone /etc/crontab /etc/cron.allow /etc/cron.deny)
+    { find "${changed[@]}" ! -type d 2>/dev/null || true
+        find /etc -name '*slipway*' ! -name 'slipway-guard.service' ! -name '*fleet*'; } | sort --unique | while read -r path; do
+        stat --format='%n %F %a %U %G %N' "$path"
+        [ -L "$path" ] || [ -d "$path" ] || sha256sum "$path"
+    done
     stat --format='%n %a %U %G' /etc/sudoers.d /etc/cron.d /home/ann
     systemctl is-enabled cron.service
     systemctl is-active cron.service
