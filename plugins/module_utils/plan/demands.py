@@ -26,6 +26,11 @@ PACKAGES: Mapping[str, Sequence[str]] = {
     "nginx": ("logrotate", "nginx", "openssl"),
 }
 """What each role installs by itself; known here so that all of a host can be looked up, and installed, in one go."""
+OPTIONS: Mapping[str, Sequence[str]] = {
+    "base_auditd": ("auditd",),
+    "base_fail2ban": ("fail2ban", "nftables", "python3-systemd"),
+}
+"""What role base installs besides when the inventory switches an option on."""
 EVERYWHERE = ("base", "unattended_upgrades", "ufw", "sshd")
 
 
@@ -62,6 +67,7 @@ def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str,
     if docker:
         roles.append("docker")
     packages |= {name for role in roles for name in PACKAGES[role]}
+    packages |= {name for option, names in OPTIONS.items() if host.overrides.get(option) for name in names}
     if host.overrides.get("postgresql_version"):
         packages -= set(PACKAGES["postgresql"])  # the role installs the chosen one, from a repository that it adds first
     wanted = [{"host": str(entry["host"]), "ca": str(entry.get("ca") or "")} for entry in registries] if docker else []

@@ -47,10 +47,13 @@ OTHER_OVERRIDES = ("docker_bip", "docker_address_pool", "ufw_ssh_ports", "postgr
 OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + OTHER_OVERRIDES
 # Not planned, but other values depend on them.
 CHECKED_ONLY = ("nginx_listen_backlog", "nginx_upstream_keepalive_timeout", "redis_maxmemory_mb", "redis_max_clients", *PROMISES)
+# The packages of a host depend on them.
+SWITCHES = ("base_auditd", "base_fail2ban")
 HOST_VARIABLES = (
     *("slipway_address", "slipway_primary", "ansible_host", "ansible_port", "ansible_user", "sshd_ports", parse_pairs.VARIABLE),
     *OVERRIDES,
     *CHECKED_ONLY,
+    *SWITCHES,
 )
 
 
@@ -172,12 +175,14 @@ def _host(name: str, raw: Raw, facts: Optional[Mapping[str, Facts]]) -> tuple[Ho
     else:
         read.fail("sshd_ports", "is not a list of port numbers", "Write numbers from 1 to 65535, e.g. [22]")
     overrides: dict[str, Any] = {}
-    for key in OVERRIDES + CHECKED_ONLY:
+    for key in OVERRIDES + CHECKED_ONLY + SWITCHES:
         value = variables.get(key)
         if value is None:
             continue
         wanted: Any = (
-            dict
+            bool
+            if key in SWITCHES
+            else dict
             if key in DICT_OVERRIDES
             else list
             if key in LIST_OVERRIDES
@@ -185,7 +190,7 @@ def _host(name: str, raw: Raw, facts: Optional[Mapping[str, Facts]]) -> tuple[Ho
             if key in NUMBER_OVERRIDES + CHECKED_ONLY
             else object
         )
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             read.fail(key, f"must be {shape.kind(wanted())}, but is {kind(value)}", "Correct its type")
         else:
             overrides[key] = value

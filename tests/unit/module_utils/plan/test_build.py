@@ -128,6 +128,17 @@ def test_a_chosen_version_of_postgresql_is_the_role_s_business_and_sized() -> No
     assert "postgresql" not in wanted
 
 
+def test_options_of_role_base_bring_their_packages() -> None:
+    inventory, problems = parse(fleet(db1={"base_fail2ban": True, "base_auditd": False}))
+    assert problems == []
+    wanted = {host: set(of_host["preflight_packages"]) for host, of_host in demands(inventory, []).items()}
+    assert {"fail2ban", "nftables"} <= wanted["db1"]
+    assert not {"auditd", "aide"} & wanted["db1"]
+    assert "fail2ban" not in wanted["web1"]
+    _inventory, problems = parse(fleet(db1={"base_fail2ban": "yes"}))
+    assert [(problem.key, problem.what) for problem in problems] == [("base_fail2ban", "must be a boolean, but is text")]
+
+
 TOKEN = "https://hooks.example/T0/a-token-of-some-length"
 CHANGE: dict[str, Any] = {
     "migrations": {"check": "rake pending", "apply": "rake migrate"},
