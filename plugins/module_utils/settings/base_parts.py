@@ -98,7 +98,8 @@ def faults(settings: Settings, root: Path = Path("/")) -> list[str]:
             found.append(f"modules_off: {name} is needed by Docker, the firewall or the start of a server; leave it out")
     if settings.umask and not re.fullmatch(r"0?[0-7]{3}", settings.umask):
         found.append(f'umask: `{settings.umask}` is no umask; write three octal digits in quotes, e.g. "027"')
-    if not (root / "usr/share/zoneinfo" / settings.timezone).is_file():
+    zones = root / "usr/share/zoneinfo"  # not there yet in check mode on a new host
+    if zones.is_dir() and not (zones / settings.timezone).is_file():
         found.append(f"timezone: there is no {settings.timezone} in /usr/share/zoneinfo")
     return found
 

@@ -139,6 +139,10 @@ def test_banning_stays_off_where_the_kernel_refuses(tmp_path):
     assert "fail2ban stays off" in parts.warnings[0]
 
 
+def test_nft_that_is_not_there_yet_refuses_nothing(tmp_path):
+    assert banning(tmp_path, "", rc=127).own[0].content
+
+
 def test_options_that_are_switched_off_are_stopped(tmp_path):
     for name in ("etc/fail2ban/jail.d/60-slipway.local", "etc/aide/aide.conf.d/60_slipway"):
         (tmp_path / name).parent.mkdir(parents=True)
