@@ -79,6 +79,8 @@ class Base:
         A change of what logins depend on is armed and not confirmed when this returns. Raises BaseError, PamError,
         ConvergeError, PackageError, TakenBack, and what arming does.
         """
+        if arming:
+            _refuse_unfinished(arming)
         faults = base_parts.faults(settings, self.root) if present else []
         if faults:
             raise BaseError("refused, nothing was changed:\n" + "\n".join(f"- {fault}" for fault in faults))
@@ -197,6 +199,17 @@ class Base:
 
         then: list[list[str]] = [] if present else [["rm", "--recursive", "--force", str(self.originals.folder)]]
         arming.carry(change, [item.path for item in done.login], [], then)
+
+
+def _refuse_unfinished(arming: Arming) -> None:
+    """What waits looks like what is declared, and would be taken back after a run that found nothing to do."""
+    record = arming.guard.record()
+    if record is not None:
+        raise BaseError(
+            f"change {record.txn} by {record.owner or 'somebody'} is not confirmed yet; it takes itself back in"
+            f" {arming.guard.left(record):.0f} s. Wait, or end it on the host: `slipway guard confirm {NAME}` or"
+            f" `slipway guard revert {NAME}`. Nothing was changed."
+        )
 
 
 def _pam(settings: Settings) -> Pam:

@@ -146,6 +146,16 @@ def test_a_change_that_is_not_well_is_taken_back_and_its_originals_stay(root):
     assert tree(root) == before
 
 
+def test_a_run_that_finds_an_unconfirmed_change_does_not_say_that_all_is_well(root):
+    host = Host()
+    arming = Arming(Guard(b.NAME, host, root=root), lambda: None, 60, owner="a playbook as ann", txn="t1")
+    b.Base(host, Login(), root=root).converge(settings(), True, arming)
+    with pytest.raises(b.BaseError, match=r"change t1 by a playbook as ann is not confirmed yet; it takes itself back in"):
+        run(root, host)
+    assert arming.guard.revert("t1")
+    assert run(root, host).login
+
+
 def test_what_sudo_does_not_take_is_never_written(root):
     before = tree(root)
     with pytest.raises(b.BaseError, match=r"sudo would not take these settings, nothing was changed: syntax error"):
