@@ -27,8 +27,8 @@ def tasks(owned: Owned, rules: Sequence[Mapping[str, Any]], packages: Sequence[s
     folder.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = [
         _task("Install packages", "ansible.builtin.apt", {"name": list(packages)}, None),
-        _task("Make directories", "ansible.builtin.file", {"state": "directory", **_owner("item")}, _of(owned, "directory")),
-        _task("Copy files", "ansible.builtin.copy", {"src": "{{ item.src }}", **_owner("item")}, _copies(owned, folder)),
+        _task("Make directories", "ansible.builtin.file", {"state": "directory", **_owner("path")}, _of(owned, "directory")),
+        _task("Copy files", "ansible.builtin.copy", {"src": "{{ item.src }}", **_owner("dest")}, _copies(owned, folder)),
         _task("Make links", "ansible.builtin.file", LINK, _links(owned)),
         _task("Set kernel settings", "ansible.posix.sysctl", KEY, _keys(owned)),
         _task("Set limits", "community.general.pam_limits", LIMIT, _limits(owned)),
@@ -52,9 +52,8 @@ TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
 HANDLER = {"name": "sshd", "ansible.builtin.systemd_service": {"name": "ssh.service", "state": "reloaded"}}
 
 
-def _owner(item: str) -> dict[str, str]:
-    keys = {"path": "path", "owner": "owner", "group": "group", "mode": "mode"}
-    return {key: f"{{{{ {item}.{name} }}}}" for key, name in keys.items()}
+def _owner(place: str) -> dict[str, str]:
+    return {place: "{{ item.path }}", **{key: f"{{{{ item.{key} }}}}" for key in ("owner", "group", "mode")}}
 
 
 def _task(name: str, module: str, options: Any, loop: list[Any] | None, notify: list[str] | None = None) -> dict[str, Any]:
