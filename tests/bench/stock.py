@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ RULE = {key: f"{{{{ item.{key} | default(omit) }}}}" for key in ("rule", "port",
 LINK = {"state": "link", "path": "{{ item.path }}", "src": "{{ item.target }}"}
 KEY = {"name": "{{ item.name }}", "value": "{{ item.value }}", "sysctl_file": "{{ item.file }}", "sysctl_set": True}
 LIMIT = {"domain": "{{ item.0 }}", "limit_type": "{{ item.1 }}", "limit_item": "{{ item.2 }}", "value": "{{ item.3 }}"}
-LINE = {"path": "{{ item.path }}", "regexp": "^{{ item.line.split(' ')[0] }} ", "line": "{{ item.line }}", "create": True}
+LINE = {"path": "{{ item.path }}", "regexp": "{{ item.regexp }}", "line": "{{ item.line }}", "create": True}
 POLICY = {"default": "{{ item.0 }}", "direction": "{{ item.1 }}"}
 UNIT = {"name": "{{ item }}", "enabled": True, "state": "started"}
 TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
@@ -106,7 +107,11 @@ def _limits(owned: Owned) -> list[list[str]]:
 
 
 def _lines(owned: Owned) -> list[dict[str, str]]:
-    return [{"path": path, "line": line} for path, line in _words(owned, SSHD)]
+    words = _words(owned, SSHD)
+    keywords = [line.split(" ")[0] for _path, line in words]
+    # A keyword with several lines would have each of them replace the one before.
+    patterns = [f"^{key} " if keywords.count(key) == 1 else f"^{re.escape(line)}$" for key, (_path, line) in zip(keywords, words)]
+    return [{"path": path, "line": line, "regexp": pattern} for (path, line), pattern in zip(words, patterns)]
 
 
 def read(records: Mapping[str, str], texts: Mapping[str, str]) -> Owned:
