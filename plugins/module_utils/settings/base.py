@@ -15,12 +15,12 @@ from ..guard.armed import Arming
 from ..host.clock import Clock
 from ..host.runner import Runner
 from ..host.session import Login
-from . import base_parts, base_texts
+from . import base_parts, base_texts, manifest
 from .base_options import options
 from .base_originals import FOLDER, Originals, Spec, Undo
 from .base_pam import MEMORY, Pam, PamFiles
 from .base_parts import BaseError, Parts, Settings
-from .converge import Change, Converger, DirectorySpec, FileSpec, LinkSpec, Outcome, Transaction, UnitSpec, plan, put
+from .converge import Change, Converger, DirectorySpec, FileSpec, LinkSpec, Outcome, Transaction, UnitSpec, plan, put, remember
 from .packages import ensure_present
 from .readback import Seen
 
@@ -100,6 +100,8 @@ class Base:
         # What did not arrive ends the run; nothing may then wait for a confirmation that never comes.
         if done.login and not done.outcome.seen.mismatches:
             self._carry_out(done, arming, present)
+        for owned in (login, plain):  # what is back as it was belongs to nobody
+            remember(owned if present else Transaction(owned.name), self.root / str(manifest.FOLDER).lstrip("/"))
         return done
 
     def verify(self, settings: Settings) -> Seen:
