@@ -9,7 +9,7 @@ from ansible_collections.slipway.server.plugins.module_utils.guard.armed import 
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
 from ansible_collections.slipway.server.plugins.module_utils.host.session import Login
 from ansible_collections.slipway.server.plugins.module_utils.settings import base as b
-from ansible_collections.slipway.server.plugins.module_utils.settings import base_pam, base_parts
+from ansible_collections.slipway.server.plugins.module_utils.settings import base_pam, base_parts, manifest
 
 SUDO = ("use_pty", "logfile=/var/log/sudo.log")
 HAND = "Name: Unix\n"
@@ -238,3 +238,14 @@ def test_homes_are_those_of_people(tmp_path):
         SimpleNamespace(pw_uid=1003, pw_dir="/home/gone", pw_shell="/bin/bash"),
     ]
     assert base_parts._homes(people, tmp_path) == [tmp_path / "home/ann"]
+
+
+def test_what_is_owned_is_told_when_it_was_changed_by_hand(root):
+    run(root)
+    folder = root / "var/lib/slipway/files"
+    assert manifest.drift(folder) == []
+    with (root / "etc/login.defs").open("a") as stream:
+        stream.write("# by hand\n")
+    assert [entry.owner for entry in manifest.drift(folder)] == ["base-login"]
+    run(root, present=False)
+    assert manifest.drift(folder) == []
