@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run on a host: an archive in a directory with a higher version of installed packages, made of the packages' own files.
 
-    archive.py DIRECTORY ORIGIN SUITE CODENAME LABEL PACKAGE…
+    archive.py NUMBER DIRECTORY ORIGIN SUITE CODENAME LABEL PACKAGE…
 
 What is installed in the same version and asked for by exactly that version comes along.
 """
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SUFFIX = "+slipway1"
+SUFFIX = "+slipway" + sys.argv[1]
 
 
 def out(*argv: str) -> str:
@@ -50,7 +50,7 @@ def repack(name: str, folder: Path) -> Path:
     shutil.rmtree(tree, ignore_errors=True)
     old = next(
         path
-        for path in Path("/var/cache/apt/archives").glob(f"{name}_*.deb")
+        for path in (*Path("/var/cache/apt/archives").glob(f"{name}_*.deb"), *folder.glob(f"{name}.deb"))
         if out("dpkg-deb", "--field", str(path), "Version").strip() == version
     )
     out("dpkg-deb", "--raw-extract", str(old), str(tree))
@@ -72,10 +72,10 @@ def stanza(path: Path) -> str:
 
 def main() -> None:
     """Make the archive and let apt know it."""
-    folder = Path(sys.argv[1])
-    origin, suite, codename, label = sys.argv[2:6]
+    folder = Path(sys.argv[2])
+    origin, suite, codename, label = sys.argv[3:7]
     folder.mkdir(parents=True, exist_ok=True)
-    packages = "\n".join(stanza(repack(name, folder)) for name in together(sys.argv[6:])).encode()
+    packages = "\n".join(stanza(repack(name, folder)) for name in together(sys.argv[7:])).encode()
     (folder / "Packages").write_bytes(packages)
     (folder / "Release").write_text(
         f"Origin: {origin}\nSuite: {suite}\nCodename: {codename}\nLabel: {label}\nDate: Thu, 01 Jan 2026 00:00:00 UTC\n"

@@ -18,6 +18,7 @@ FLAGS = frozenset({"--set", "--update", "--rsource", "--rdest"})
 LONG = {"--protocol": "-p", "--source": "-s", "--destination": "-d", "--jump": "-j"}
 IMPLIED = (("--name", "DEFAULT"), ("--rsource", ""), ("--limit-burst", "5"))
 REJECTS = ("icmp-port-unreachable", "icmp6-port-unreachable")
+DOORS = "slipway-doors"
 GUARD = "slipway-guard"
 FIRST = ("-s", "-d", "-i", "-o", "-p", "--dport", "--dports")
 
@@ -87,12 +88,14 @@ def parse(text: str) -> Table:
 def differing(wanted: Table, live: Table) -> list[str]:
     """The chains whose live rules or policy are not the wanted ones.
 
-    Docker adds a RETURN to its user chain when it starts; behind the final DROP that means nothing.
+    Docker adds a RETURN to its user chain when it starts; behind the final DROP that means nothing. Doors that are shut for
+    maintenance refuse some requests more, for a while.
     """
     found = []
     for name, chain in wanted.items():
         actual = live.get(name, Chain())
         rules = actual.rules[:-1] if name == "DOCKER-USER" and actual.rules[-1:] == ["-j RETURN"] else actual.rules
+        rules = [rule for rule in rules if f"--comment {DOORS} " not in f"{rule} "]
         builtin = name in ("INPUT", "OUTPUT", "FORWARD")
         if name not in live or actual.policy != chain.policy or (not builtin and rules != chain.rules):
             found.append(name)
