@@ -101,7 +101,7 @@ def test_processes_of_applications_only_while_others_serve(tmp_path, elsewhere):
 
 
 def test_a_service_that_does_not_come_back_is_named_with_its_log(tmp_path):
-    with pytest.raises(r.RenewalError, match="cron.service did not come back"):
+    with pytest.raises(r.RenewalError, match=r"cron\.service did not come back"):
         r.Renewal(Host(tmp_path, dead=("cron.service",)), Still()).run([waiting("cron.service", "service")], True)
 
 
@@ -148,7 +148,7 @@ def test_the_new_nginx_takes_over_with_the_old_ones_sockets(tmp_path):
 
 def test_a_new_nginx_that_does_not_start_leaves_the_old_one(tmp_path):
     host = Host(tmp_path, starts=False)
-    with pytest.raises(r.RenewalError, match="the old one .process 10. serves"):
+    with pytest.raises(r.RenewalError, match=r"the old one \(process 10\) serves"):
         r.Renewal(host, Still()).run([waiting("nginx.service", "nginx")], True)
     assert not host.did("kill -3")
 
