@@ -72,6 +72,14 @@ reboot:
   description: Why the host waits for a restart, or nothing.
   type: str
   returned: success
+idle:
+  description: Whether there is nothing to do.
+  type: bool
+  returned: success
+work:
+  description: Whether there is something to do without a restart of the host.
+  type: bool
+  returned: success
 lines:
   description: All of it for a person.
   type: list
@@ -162,6 +170,7 @@ def told(report: Report) -> dict:
         "waiting": [asdict(one) for one in report.waiting],
         "reboot": report.reboot,
         "idle": report.idle,
+        "work": report.work,
         "lines": report.lines(),
     }
 

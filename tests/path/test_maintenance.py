@@ -11,14 +11,14 @@ import time
 
 import pytest
 
-from tests.client import records
+from tests.client import records, report
 from tests.fleet.shell import ROOT
 from tests.path.system import System
 
 PLAYBOOK = "playbooks/maintenance.yml"
 HELD = {"db1": "pgbouncer", "app1": "docker.io", "app2": "docker.io", "edge1": "nginx"}
 """A held package of each host, in the order of maintenance."""
-NEWER = "slipway1"
+NEWER = "+slipway1"
 POOLER = 3.0
 """Seconds around a restart of the pooler: the connections that applications keep to it end."""
 QUICK = ("-e", "slipway_drain=10")
@@ -32,7 +32,7 @@ def system() -> System:
 def upgraded(system: System) -> list[str]:
     """Hosts whose held package is the newer one."""
     versions = {host: system.on(host, "dpkg-query", "--show", "--showformat=${Version}", name) for host, name in HELD.items()}
-    return [host for host, version in versions.items() if NEWER in version]
+    return [host for host, version in versions.items() if version.endswith(NEWER)]
 
 
 def started(system: System, host: str, unit: str) -> float:
@@ -91,7 +91,7 @@ def test_a_killed_run_leaves_everything_serving_and_the_next_one_ends_it_without
     found = [record for record in records.load(log) if record.get("error") and record.get("kind")]
     pooler = started(system, "db1", "pgbouncer.service")
     near = [record for record in found if abs(record["t"] - pooler) < POOLER and record["kind"] == "db"]
-    summary = system.figures(log, 0)
+    summary = report.summarise(records.load(log))
     print(json.dumps({key: summary[key] for key in ("requests", "failures", "latency_ms", "websockets")}))
     print(f"maintained in {played.seconds:.0f} s; {len(near)} request(s) met the restart of the pooler")
     assert upgraded(system) == list(HELD)

@@ -68,6 +68,11 @@ class Report:
         """True when there is nothing to do."""
         return not (self.upgrades or self.waiting or self.reboot)
 
+    @property
+    def work(self) -> bool:
+        """True when there is something to do without a restart of the host."""
+        return bool(self.upgrades or [one for one in self.waiting if one.kind != "host"])
+
     def lines(self) -> list[str]:
         """For a person."""
         found = [f"{one.name} {one.old or '(new)'} -> {one.new}" for one in self.upgrades]

@@ -171,4 +171,6 @@ def test_a_report_for_people():
         "the host waits for a restart: linux",
     ]
     assert not report.idle
+    assert report.work
+    assert not u.Report(waiting=(u.Waiting("dbus.service", "host", "x"),), reboot="linux").work
     assert u.Report().idle
