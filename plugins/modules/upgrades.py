@@ -109,6 +109,7 @@ from ansible_collections.slipway.server.plugins.module_utils.settings.pgbouncer_
 from ansible_collections.slipway.server.plugins.module_utils.settings.renewal import Renewal, RenewalError
 from ansible_collections.slipway.server.plugins.module_utils.settings.upgrades import Report, Upgrades
 from ansible_collections.slipway.server.plugins.module_utils.traffic import doors
+from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.host import Host
 
 DOOR = 30.0
@@ -144,7 +145,7 @@ def main() -> None:
                 result.update(renew(runner, given, waiting))
         same = module.check_mode or given["state"] == "listed"
         after = report if same else upgrades.look(refresh=False)
-    except (PackageError, RenewalError, ConsoleError, ArmingFailed, CommandFailed) as error:
+    except (PackageError, RenewalError, ConsoleError, SlipwayError, ArmingFailed, CommandFailed) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result, **told(after), diff={"before": _text(before), "after": _text(after.lines())})
 

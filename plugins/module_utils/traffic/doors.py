@@ -16,6 +16,7 @@ from ..guard.deadman import Timer
 from ..host.clock import Clock
 from ..host.runner import CommandFailed, Runner
 from .config import App
+from .errors import SlipwayError
 
 COMMENT = "slipway-doors"
 WEB_COMMENT = "slipway-web-door"
@@ -94,8 +95,10 @@ class Doors:
     def shut(self, wanted: Sequence[tuple[str, ...]], seconds: float) -> bool:
         """Shut them for at most `seconds`; False when they were shut already, and are so for `seconds` more.
 
-        Raises ArmingFailed, CommandFailed with the doors open again.
+        Raises SlipwayError, ArmingFailed, and CommandFailed with the doors open again.
         """
+        if not self.programs:
+            raise SlipwayError("the doors of this host cannot be shut: there is no iptables. Run site.yml, which installs it.")
         command = ["/bin/sh", "-c", opening(self.programs, self.name)]
         self.timer.arm(seconds, command, "open the doors of this host to new connections", insist=True)
         changed = False

@@ -7,6 +7,7 @@ import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Result, Runner
 from ansible_collections.slipway.server.plugins.module_utils.traffic import doors as d
+from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 
 
 class Kernel(Runner):
@@ -110,3 +111,10 @@ def test_kept_doors_have_no_timer_any_more():
 
 def test_the_door_of_a_web_server_lets_clients_wait():
     assert [rule[-2:] for rule in d.web([80, 443])] == [("-j", "DROP")] * 2
+
+
+def test_without_iptables_nothing_is_said_to_be_shut():
+    kernel = Kernel(chains=())
+    with pytest.raises(SlipwayError, match="there is no iptables"):
+        d.Doors(kernel, Clock()).shut(d.rules(PLACES, "refused"), 900)
+    assert kernel.armed == []
