@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..host import files as disk
+from ..host.clock import parse_time
 from ..host.preflight import unit_of
 from ..host.runner import Result, Runner
-from .converge import parse_time
 from .packages import APT, APT_ENVIRONMENT, PackageError
 
 KERNEL = r"linux-(image|headers|modules)-"
