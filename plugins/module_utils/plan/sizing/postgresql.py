@@ -95,6 +95,8 @@ def postgresql_settings(
     if replicas:
         kept = largest_wal if facts.disk_total_mb else 4096
         found["max_slot_wal_keep_size"] = (f"{kept}MB", "a standby that is away longer is made anew; the disk stays free")
+        # pg_rewind reads the log of a former primary from the last checkpoint before it parted from the new one.
+        found["wal_keep_size"] = (f"{max(128, kept // 4)}MB", "a former primary comes back without a new copy")
         if wal_senders(replicas) > 10:
             for name in ("max_wal_senders", "max_replication_slots"):
                 found[name] = (str(wal_senders(replicas)), f"{replicas} standbys")

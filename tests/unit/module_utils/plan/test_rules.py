@@ -175,6 +175,7 @@ def test_a_replica_is_sized_to_take_over() -> None:
     assert primary["max_worker_processes"] == replica["max_worker_processes"] == "8"
     assert replica["max_wal_senders"] == "20"
     assert primary["max_slot_wal_keep_size"] == "4096MB"
+    assert primary["wal_keep_size"] == replica["wal_keep_size"] == "1024MB"
     assert found.violations() == []
 
 
