@@ -73,7 +73,7 @@ options:
     type: list
     elements: str
     choices: [cron, homes, sudoers]
-    default: [cron, homes, sudoers]
+    default: [cron, sudoers]
   auditd: {description: Whether changes of users - rights - modules - the clock - Docker are audited., type: bool, default: false}
   fail2ban: {description: Whether hosts that guess at sshd are refused., type: bool, default: false}
   fail2ban_ignore: {description: Addresses and networks that never are., type: list, elements: str, default: []}
@@ -173,7 +173,7 @@ SETTINGS: dict[str, Any] = {
     "modules_off": WORDS,
     "services_off": WORDS,
     "cron_users": {**WORDS, "default": ["root"]},
-    "permissions": {**WORDS, "choices": list(PERMISSIONS), "default": list(PERMISSIONS)},
+    "permissions": {**WORDS, "choices": list(PERMISSIONS), "default": ["cron", "sudoers"]},
     "auditd": OFF,
     "fail2ban": OFF,
     "fail2ban_ignore": WORDS,
