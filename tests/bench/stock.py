@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-OWNED = "/var/lib/slipway/files"
-"""Where the collection keeps which files it owns."""
+STATE = "/var/lib/slipway/"
+OWNED = f"{STATE}files"
+"""Where the collection keeps which files it owns; what else is there is its memory, no setting."""
 SYSCTL, LIMITS, SSHD = "/etc/sysctl.d/", "/etc/security/limits.d/", "/etc/ssh/sshd_config.d/"
 
 
@@ -119,5 +120,5 @@ def read(records: Mapping[str, str], texts: Mapping[str, str]) -> Owned:
     entries: dict[str, Mapping[str, str]] = {}
     for name, record in sorted(records.items()):
         if name != "ufw.json":  # the firewall is made by its module
-            entries.update(json.loads(record))
+            entries.update({path: entry for path, entry in json.loads(record).items() if not path.startswith(STATE)})
     return Owned(entries, {path: text for path, text in texts.items() if path in entries})
