@@ -40,6 +40,8 @@ RULES = [
     {"port": 6432, "from": ["10.0.0.0/24"]},
     {"port": 9100, "from": ["10.0.0.9"]},
 ]
+FOLDER = {"kind": "directory", "owner": "root", "group": "root", "mode": "0755"}
+"""What a module of the roles makes above a file."""
 VARIABLES = {"ufw_rules": RULES, "kernel_hardening": True, "kernel_live": "auto"}
 
 
@@ -79,7 +81,9 @@ def owned() -> stock.Owned:
     records = {name: on("ours", "cat", f"{stock.OWNED}/{name}") for name in names}
     entries = stock.read(records, {}).entries
     texts = {path: on("ours", "cat", path) for path, entry in entries.items() if entry["kind"] == "file"}
-    return stock.read(records, texts)
+    folders = sorted({str(Path(path).parent) for path in texts} - set(entries))
+    absent = on("stock", "sh", "-c", 'for each; do [ -d "$each" ] || echo "$each"; done', "sh", *folders).split()
+    return stock.read({**records, "folders": json.dumps(dict.fromkeys(absent, FOLDER))}, texts)
 
 
 def installed(host: str) -> set[str]:
