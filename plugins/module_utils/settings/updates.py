@@ -249,8 +249,9 @@ def checks(wanted: Wanted, origins: Sequence[str]) -> list[dict[str, Any]]:
         {
             "kind": "command",
             "what": "next run of the upgrades",
-            "argv": ["systemctl", "show", "--property=NextElapseUSecRealtime", TIMERS[1]],
-            "matches": r"=\S+",
+            "argv": ["systemctl", "show", "--property=NextElapseUSecRealtime,SubState", TIMERS[1]],
+            # While what it started runs, a timer has no next time.
+            "matches": r"NextElapseUSecRealtime=\S+|SubState=running",
             "remedy": "See `systemctl list-timers --all`.",
         }
     )

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import re
+
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
 from ansible_collections.slipway.server.plugins.module_utils.settings import updates as u
@@ -140,6 +142,20 @@ class Host(Runner):
         if "--property=Result" in argv:
             return Result(0, self.last + "\n", "")
         return Result(0, "ActiveState=active\nUnitFileState=enabled\nLoadState=loaded\nNextElapseUSecRealtime=Sat\n", "")
+
+
+@pytest.mark.parametrize(
+    ("said", "well"),
+    [
+        ("NextElapseUSecRealtime=Mon 2026-11-30 03:10:16 UTC\nSubState=waiting\n", True),
+        ("NextElapseUSecRealtime=\nSubState=running\n", True),
+        ("NextElapseUSecRealtime=\nSubState=elapsed\n", False),
+        ("NextElapseUSecRealtime=\nSubState=dead\n", False),
+    ],
+)
+def test_a_timer_whose_service_runs_has_no_next_time_and_is_well(said, well):
+    check = next(each for each in u.checks(u.Wanted(), ()) if each.get("what") == "next run of the upgrades")
+    assert (re.search(check["matches"], said) is not None) is well
 
 
 @pytest.fixture
