@@ -38,8 +38,20 @@ CALLS = {"time": "adjtimex,settimeofday,clock_settime", "modules": "init_module,
 OPERATORS = 5
 """Addresses of runs that stay allowed, the last one first."""
 IGNORED = "ignoreip = "
-NOT_FOLLOWED = ("/run", "/srv", "/tmp", *(f"/var/{name}" for name in ("cache", "log", "spool", "tmp")))  # noqa: S108
-NOT_FOLLOWED_STATE = ("containerd", "docker", "postgresql", "redis", "slipway")
+AIDE_SKIPS = f"""{HEADER}!/run
+!/srv
+!/tmp
+!/var/cache
+!/var/log
+!/var/spool
+!/var/tmp
+!/var/lib/containerd
+!/var/lib/docker
+!/var/lib/postgresql
+!/var/lib/redis
+!/var/lib/slipway
+"""
+"""Places that change all the time, or hold data."""
 AIDE_SERVICE = f"""{HEADER}[Unit]
 Description=Make the first database of AIDE (slipway)
 ConditionPathExists=!/var/lib/aide/aide.db
@@ -178,8 +190,7 @@ def aide(settings: Settings, root: Path, parts: Parts) -> None:
     """Files that changed, once a day. The first database is made in the background."""
     path, service = root / "etc/aide/aide.conf.d/60_slipway", root / "etc/systemd/system/slipway-aide.service"
     had = path.exists()
-    excluded = "".join(f"!{name}\n" for name in (*NOT_FOLLOWED, *(f"/var/lib/{name}" for name in NOT_FOLLOWED_STATE)))
-    parts.add(path, HEADER + excluded if settings.aide else None)
+    parts.add(path, AIDE_SKIPS if settings.aide else None)
     parts.add(service, AIDE_SERVICE if settings.aide else None, "daemon-reload")
     timer = "dailyaidecheck.timer"
     if settings.aide and not (root / "usr/sbin/aideinit").exists():
