@@ -9,7 +9,7 @@ RANKS = {"monitor": 0, "backup": 0, "replica": 1, "database": 2, "redis": 3, "wo
 """Standbys before their primaries; what others need before those; a host of several groups goes with the last of them."""
 EVERYWHERE = ("base", "kernel", "ufw")
 ROLES = {
-    "database": ("postgresql", "pgbouncer"),
+    "database": ("postgresql",),
     "replica": ("postgresql",),
     "redis": ("redis",),
     "app": ("systemd_units", "app"),
@@ -23,8 +23,9 @@ def order(groups: Mapping[str, Sequence[str]], hosts: Iterable[str]) -> list[str
     return sorted(hosts, key=lambda host: max((rank for name, rank in RANKS.items() if host in groups.get(name, ())), default=0))
 
 
-def proofs(groups: Sequence[str], docker: bool, sshd: bool = True) -> list[str]:
+def proofs(groups: Sequence[str], docker: bool, sshd: bool = True, pooler: bool = False) -> list[str]:
     """Roles whose entry `verify` proves a host of `groups`."""
     found = [*EVERYWHERE, *(["sshd"] if sshd else []), *(["docker"] if docker else [])]
     found += [role for group, roles in ROLES.items() if group in groups for role in roles]
+    found += ["pgbouncer"] if pooler else []
     return list(dict.fromkeys(found))

@@ -27,12 +27,19 @@ def test_a_host_of_several_groups_goes_with_the_last_of_them_and_others_are_left
 
 
 @pytest.mark.parametrize(
-    ("groups", "docker", "sshd", "wanted"),
+    ("groups", "docker", "sshd", "pooler", "wanted"),
     [
-        (["database"], False, True, ["base", "kernel", "ufw", "sshd", "postgresql", "pgbouncer"]),
-        (["app", "edge"], True, False, ["base", "kernel", "ufw", "docker", "systemd_units", "app", "certificates", "nginx"]),
-        (["monitor"], False, False, ["base", "kernel", "ufw"]),
+        (["replica"], False, True, False, ["base", "kernel", "ufw", "sshd", "postgresql"]),
+        (["database"], False, True, True, ["base", "kernel", "ufw", "sshd", "postgresql", "pgbouncer"]),
+        (
+            ["app", "edge"],
+            True,
+            False,
+            False,
+            ["base", "kernel", "ufw", "docker", "systemd_units", "app", "certificates", "nginx"],
+        ),
+        (["monitor"], False, False, False, ["base", "kernel", "ufw"]),
     ],
 )
-def test_a_host_is_proven_by_the_roles_of_its_groups(groups, docker, sshd, wanted):
-    assert proofs(groups, docker, sshd) == wanted
+def test_a_host_is_proven_by_the_roles_of_its_groups(groups, docker, sshd, pooler, wanted):
+    assert proofs(groups, docker, sshd, pooler) == wanted
