@@ -29,8 +29,9 @@ TIMES = LOGS / "times.json"
 LIMIT = 2400.0
 """Seconds a scenario may take before it counts as hung; the slowest needs a third of it on a busy machine."""
 HEARTBEAT = 60.0
-TAIL = 60
-"""Lines shown of the log of a failed scenario."""
+TAIL = 40
+WIDTH = 1200
+"""Lines and characters of a line shown of the log of a failed scenario."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,16 @@ def order(names: Sequence[str], times: Mapping[str, float]) -> list[str]:
 
 
 def failure(log: str) -> list[str]:
-    """The last lines before Molecule cleaned up after the failure."""
-    lines = log.splitlines()
+    """The task that failed and what it said, up to the recap; the last lines where no task failed."""
+    lines = [line[:WIDTH] for line in log.splitlines()]
     begins = [number for number, line in enumerate(lines) if re.search(r"destroy\] Executing$", line)]
     # The first clean-up comes before the work; only a second one follows a failure.
-    return lines[: begins[-1] if len(begins) > 1 else None][-TAIL:]
+    lines = lines[: begins[-1] if len(begins) > 1 else None]
+    errors = [number for number, line in enumerate(lines) if line.startswith(("[ERROR]: Task failed", "fatal: ["))]
+    if not errors:
+        return lines[-TAIL:]
+    task = max((number for number, line in enumerate(lines[: errors[-1]]) if line.startswith("TASK [")), default=errors[0])
+    return [line for line in lines[task : task + TAIL] if not line.startswith("changed: [")]
 
 
 def releases(environment: Mapping[str, str]) -> list[str]:

@@ -112,10 +112,7 @@ class Server:
             if not result.ok:
                 raise RedisFailed("the server says " + _words(result.text() + (disk.read_text(folder / "log") or "")))
             try:
-                until = time.monotonic() + 10
-                while not socket.exists() and time.monotonic() < until:
-                    time.sleep(0.02)
-                with Client(Place(str(socket), unix=True), ADMIN, password) as client:
+                with self._answering(Place(str(socket), unix=True), password) as client:
                     found = client.config()
                     # It ends without an answer.
                     with contextlib.suppress(OSError):
@@ -126,6 +123,18 @@ class Server:
             return {**{name: value for name, value in found.items() if name not in redis.TRIAL}, **redis.directives(one)}
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    @staticmethod
+    def _answering(place: Place, password: str, seconds: float = 10.0) -> Client:
+        """A connection to a server that has just been started; raises OSError or RedisError when it has none for `seconds`."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                return Client(place, ADMIN, password)
+            except OSError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.02)
 
     def _refuse_data_of_the_packaged_one(self) -> None:
         """The package's own instance goes; one that somebody uses is left alone."""
