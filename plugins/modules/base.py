@@ -72,7 +72,7 @@ options:
     description: Which files of others get less rights.
     type: list
     elements: str
-    choices: [cron, homes, sudoers]
+    choices: [cron, homes, noexec, sudoers]
     default: [cron, sudoers]
   auditd: {description: Whether changes of users - rights - modules - the clock - Docker are audited., type: bool, default: false}
   fail2ban: {description: Whether hosts that guess at sshd are refused., type: bool, default: false}

@@ -44,12 +44,14 @@ KNOWN = (
     _lynis("NAME-4028", "the containers of a test have no domain", container=True),
     _lynis("FILE-6310", "partitions are made when a server is installed; converging does not move data"),
     _lynis("SSH-7408", "another port hides sshd from nobody who scans, and breaks what expects it", r"\bPort \("),
-    _lynis("SSH-7408", "Ansible shares one connection for its sessions; two of them are too few for a run", r"\bMaxSessions \("),
+    _lynis(
+        "SSH-7408", "several runs share one connection for their sessions; sshd_settings may allow fewer", r"\bMaxSessions \("
+    ),
     _lynis("DEB-0810", "made for testing and unstable: a stable release has no new bugs in an upgrade"),
+    _lynis("DEB-0880", "its settings are in jail.d, which upgrades leave alone, too", "jail.local"),
     _lynis("DEB-0880", "no password is accepted by sshd, so there is nothing to guess; rules in ufw decide who may try"),
     _lynis("FIRE-4513", "a rule that nobody needed since the start is still the declared one"),
     _lynis("LOGG-2154", "needs a log host, which not every fleet has; the journal is persistent"),
-    _lynis("HTTP-6712", "locations of probes do not log, everything that others ask for does"),
     _lynis(
         "HTTP-6710",
         "it wants the server's order of ciphers; all allowed ones are good, so clients may choose",

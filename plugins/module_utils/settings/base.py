@@ -16,6 +16,7 @@ from ..host.clock import Clock
 from ..host.runner import Runner
 from ..host.session import Login
 from . import base_parts, base_texts, manifest
+from .base_aide import aide
 from .base_options import options
 from .base_originals import FOLDER, Originals, Spec, Undo
 from .base_pam import MEMORY, Pam, PamFiles
@@ -37,6 +38,8 @@ PARTS = (
     base_parts.passwords,
     base_parts.sudo,
     base_parts.permissions,
+    base_parts.noexec,
+    aide,
 )
 
 
@@ -166,7 +169,6 @@ class Base:
 
     def _install(self, parts: Parts) -> None:
         if parts.packages:
-            self.runner.must(["debconf-set-selections"], data=parts.answers)
             ensure_present(self.runner, parts.packages, check_mode=False)
 
     def _converger(self) -> Converger:

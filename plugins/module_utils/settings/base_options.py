@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Auditing, banning and file integrity: each on or off, and off by itself, with a word, where the kernel does not let it."""
+"""Auditing and banning: each on or off, and off by itself, with a word, where the kernel does not let it."""
 
 from __future__ import annotations
 
@@ -38,41 +38,12 @@ CALLS = {"time": "adjtimex,settimeofday,clock_settime", "modules": "init_module,
 OPERATORS = 5
 """Addresses of runs that stay allowed, the last one first."""
 IGNORED = "ignoreip = "
-AIDE_SKIPS = f"""{HEADER}!/run
-!/srv
-!/tmp
-!/var/cache
-!/var/log
-!/var/spool
-!/var/tmp
-!/var/lib/containerd
-!/var/lib/docker
-!/var/lib/postgresql
-!/var/lib/redis
-!/var/lib/slipway
-"""
-"""Places that change all the time, or hold data."""
-AIDE_SERVICE = f"""{HEADER}[Unit]
-Description=Make the first database of AIDE (slipway)
-ConditionPathExists=!/var/lib/aide/aide.db
-
-[Service]
-Type=exec
-ExecStart=/usr/sbin/aideinit --yes --force
-RemainAfterExit=yes
-Nice=19
-IOSchedulingClass=idle
-
-[Install]
-WantedBy=multi-user.target
-"""
 
 
 def options(settings: Settings, root: Path, runner: Runner, connection: Login, parts: Parts) -> None:
     """All of them."""
     auditd(settings, root, parts)
     fail2ban(settings, root, runner, connection.address, parts)
-    aide(settings, root, parts)
 
 
 def audit_status(make: Callable[..., Any] = socket.socket) -> tuple[str, int]:
@@ -184,27 +155,3 @@ def fail2ban(settings: Settings, root: Path, runner: Runner, address: str, parts
         parts.warnings.append(f"fail2ban stays off: the kernel lets nobody be refused here (nft: {refused.text()[:200]})")
     if not on and before is not None:
         parts.units.append(UnitSpec(unit, False, "stopped", "none"))
-
-
-def aide(settings: Settings, root: Path, parts: Parts) -> None:
-    """Files that changed, once a day. The first database is made in the background."""
-    path, service = root / "etc/aide/aide.conf.d/60_slipway", root / "etc/systemd/system/slipway-aide.service"
-    had = path.exists()
-    parts.add(path, AIDE_SKIPS if settings.aide else None)
-    parts.add(service, AIDE_SERVICE if settings.aide else None, "daemon-reload")
-    timer = "dailyaidecheck.timer"
-    if settings.aide and not (root / "usr/sbin/aideinit").exists():
-        # Else the package makes a database of everything, and the installation waits for it, minutes on a full disk.
-        parts.answers += "aide-common aide/aideinit boolean false\n"
-        parts.packages += ["aide", "aide-common"]
-    if settings.aide:
-        parts.units += [UnitSpec(timer, on_change="none"), UnitSpec(service.name, on_change="none")]
-        parts.checks.append({"kind": "unit", "unit": timer, "properties": {"ActiveState": "active"}})
-        argv = ["systemctl", "show", "--property=ActiveState,ConditionResult", service.name]
-        remedy = f"See `journalctl --unit={service.name}`."
-        parts.checks.append(
-            {"kind": "command", "what": "AIDE's database", "argv": argv, "remedy": remedy}
-            | {"matches": "^(ActiveState=(active|activating)|ConditionResult=no)$"}
-        )
-    elif had:
-        parts.units.append(UnitSpec(timer, False, "stopped", "none"))

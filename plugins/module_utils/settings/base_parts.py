@@ -17,6 +17,7 @@ from .converge import DirectorySpec, FileSpec, LinkSpec, UnitSpec, observe
 
 FIRST_USER, LAST_USER = 1000, 59999
 PERMISSIONS = ("cron", "homes", "sudoers")
+NOEXEC = ("tmp", "dev")
 CRON_FOLDERS = ("d", "hourly", "daily", "weekly", "monthly", "yearly")
 NEEDED = frozenset(
     (
@@ -66,7 +67,7 @@ class Settings:
 class Parts:
     """`own` are files of this collection, `edited` those of others; `login` holds what a new login has to confirm, of both.
 
-    `packages` are missing, and `answers` are for what they ask when they are installed.
+    `packages` are missing.
     """
 
     folders: list[DirectorySpec] = field(default_factory=list)
@@ -80,7 +81,6 @@ class Parts:
     checks: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     packages: list[str] = field(default_factory=list)
-    answers: str = ""
 
     def add(self, path: Path, text: Optional[str], effect: str = "none", mode: int = 0o644, group: str = "root") -> None:
         """A file of our own, or none."""
@@ -142,7 +142,9 @@ def journal_and_time(settings: Settings, root: Path, parts: Parts) -> None:
 
 def archive(settings: Settings, root: Path, parts: Parts) -> None:
     """Apt installs what is asked and what is signed; packages' files can be compared."""
-    parts.add(root / "etc/apt/apt.conf.d/60-slipway.conf", texts.apt(settings.install_recommends))
+    parts.add(
+        root / "etc/apt/apt.conf.d/60-slipway.conf", texts.apt(settings.install_recommends, "noexec" in settings.permissions)
+    )
     parts.add(root / "etc/needrestart/conf.d/60-slipway.conf", texts.needrestart(settings.needrestart))
     parts.validate += [("apt-config", "dump")]
     wanted = {"APT::Install-Recommends": str(settings.install_recommends).lower(), **texts.APT_TRUST}
@@ -226,8 +228,8 @@ def banner(settings: Settings, root: Path, parts: Parts) -> None:
 def shells(settings: Settings, root: Path, parts: Parts) -> None:
     """Login shells."""
     path = root / "etc/profile.d/60-slipway.sh"
-    wanted = settings.umask or settings.session_timeout
-    parts.add(path, texts.profile(settings.umask, settings.session_timeout) if wanted else None)
+    wanted = settings.umask or settings.session_timeout or not settings.core_dumps
+    parts.add(path, texts.profile(settings.umask, settings.session_timeout, settings.core_dumps) if wanted else None)
 
 
 def login_defs(settings: Settings) -> dict[str, str]:
@@ -289,6 +291,25 @@ def permissions(settings: Settings, root: Path, parts: Parts) -> None:
                 parts.edited.append(FileSpec(root / f"etc/{program}.deny", None, effect="none"))
     if "homes" in settings.permissions:
         parts.edited += [_closed(path, 0o700) for path in _homes(pwd.getpwall(), root)]
+
+
+def noexec(settings: Settings, root: Path, parts: Parts) -> None:
+    """Nothing is started from places where everybody may write, and from devices; where they are mounts of their own."""
+    path, on = root / "etc/systemd/system/slipway-noexec.service", "noexec" in settings.permissions
+    parts.add(path, texts.noexec([f"/{name}" for name in NOEXEC]) if on else None, "daemon-reload")
+    if not on:
+        return
+    parts.units.append(UnitSpec(path.name, on_change="none"))
+    mounts = [line.split()[1:2] for line in (disk.read_text(root / "proc/mounts") or "").splitlines()]
+    for place in (f"/{name}" for name in NOEXEC):
+        if [place] in mounts:
+            argv = ["findmnt", "--noheadings", "--first-only", "--output=VFS-OPTIONS", place]
+            remedy = f"Another unit mounted it anew; `systemctl restart {path.name}` brings it back."
+            parts.checks += [
+                {"kind": "command", "what": f"mount of {place}", "argv": argv, "matches": r"\bnoexec\b", "remedy": remedy}
+            ]
+        else:
+            parts.warnings.append(f"{place} is no mount of its own on this host, so programs may still be started from there")
 
 
 def _homes(users: Iterable[Any], root: Path) -> list[Path]:

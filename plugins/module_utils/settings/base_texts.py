@@ -35,14 +35,15 @@ def timesyncd(servers: Sequence[str]) -> str:
     return f"{HEADER}[Time]\nNTP={' '.join(servers)}\n"
 
 
-def apt(recommends: bool) -> str:
-    """Installs what is asked, from where its origin is proved."""
+def apt(recommends: bool, noexec: bool = False) -> str:
+    """Installs what is asked, from where its origin is proved. Questions of packages are programs, which /tmp may not start."""
     settings = {
         "APT::Install-Recommends": str(recommends).lower(),
         "APT::Install-Suggests": "false",
         "Acquire::Retries": "3",
         "DPkg::Lock::Timeout": "600",
         **APT_TRUST,
+        **({"APT::ExtractTemplates::TempDir": "/var/cache/apt"} if noexec else {}),
     }
     return f"// {MARKER}\n" + "".join(f'{key} "{value}";\n' for key, value in settings.items())
 
@@ -82,10 +83,24 @@ def no_coredump() -> str:
     return f"{HEADER}[Coredump]\nStorage=none\nProcessSizeMax=0\n"
 
 
-def profile(umask: str, timeout: int) -> str:
+def noexec(places: Sequence[str]) -> str:
+    """A unit that has nothing start from `places`, however they were mounted."""
+
+    def command(how: str) -> str:
+        step = f"! mountpoint --quiet $$place || mount -o remount,{how} $$place"
+        return f"/bin/sh -c 'for place in {' '.join(places)}; do {step}; done'"
+
+    return (
+        f"{HEADER}[Unit]\nDescription=Start nothing from {' and '.join(places)} (slipway)\nAfter=local-fs.target\n\n"
+        f"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={command('noexec')}\nExecStop={command('exec')}\n\n"
+        "[Install]\nWantedBy=multi-user.target\n"
+    )
+
+
+def profile(umask: str, timeout: int, core_dumps: bool = True) -> str:
     """For login shells. The time limit is of those with a terminal, and cannot be taken away again within."""
     limit = f'case $- in\n*i*) [ -n "${{TMOUT-}}" ] || {{ TMOUT={timeout}; readonly TMOUT; export TMOUT; }} ;;\nesac\n'
-    return HEADER + (f"umask {umask}\n" if umask else "") + (limit if timeout else "")
+    return HEADER + (f"umask {umask}\n" if umask else "") + ("" if core_dumps else "ulimit -c 0\n") + (limit if timeout else "")
 
 
 def quality(settings: Mapping[str, Any]) -> str:

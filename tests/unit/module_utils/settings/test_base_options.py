@@ -144,24 +144,9 @@ def test_nft_that_is_not_there_yet_refuses_nothing(tmp_path):
 
 
 def test_options_that_are_switched_off_are_stopped(tmp_path):
-    for name in ("etc/fail2ban/jail.d/60-slipway.local", "etc/aide/aide.conf.d/60_slipway"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).touch()
+    path = tmp_path / "etc/fail2ban/jail.d/60-slipway.local"
+    path.parent.mkdir(parents=True)
+    path.touch()
     parts = banning(tmp_path, "", fail2ban=False)
-    o.aide(Settings(), tmp_path, parts)
-    assert [(unit.name, unit.enabled, unit.state) for unit in parts.units] == [
-        ("fail2ban.service", False, "stopped"),
-        ("dailyaidecheck.timer", False, "stopped"),
-    ]
+    assert [(unit.name, unit.enabled, unit.state) for unit in parts.units] == [("fail2ban.service", False, "stopped")]
     assert {spec.content for spec in parts.own} == {None}
-
-
-def test_aide_looks_every_day_but_not_at_data(tmp_path):
-    parts = Parts()
-    o.aide(Settings(aide=True), tmp_path, parts)
-    excluded, service = (spec.content for spec in parts.own)
-    assert {"!/var/lib/docker", "!/var/log", "!/var/lib/slipway"} <= set(excluded.splitlines())
-    assert "ConditionPathExists=!/var/lib/aide/aide.db" in service
-    assert [unit.name for unit in parts.units] == ["dailyaidecheck.timer", "slipway-aide.service"]
-    assert parts.packages == ["aide", "aide-common"]
-    assert parts.answers == "aide-common aide/aideinit boolean false\n"

@@ -74,4 +74,5 @@ def test_only_interactive_shells_have_a_time_limit(tmp_path):
 
 def test_nothing_is_said_where_nothing_is_asked():
     assert t.profile("", 0) == t.HEADER
+    assert t.profile("", 0, core_dumps=False) == f"{t.HEADER}ulimit -c 0\n"
     assert "MaxRetentionSec" not in t.journald("1G", "1G", "")
