@@ -13,6 +13,7 @@ AIDE = "/usr/bin/aide --config=/etc/aide/aide.conf"
 CONFIG = f"""{HEADER}database_in=file:/var/lib/aide/aide.db
 database_out=file:/var/lib/aide/aide.db.new
 gzip_dbout=yes
+database_attrs=sha512
 
 Watched = p+u+g+ftype+l+n+s+m+c+sha512
 
