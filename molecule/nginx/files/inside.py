@@ -41,6 +41,13 @@ assert not [line for line in found if "?" in line["path"] or "token" in json.dum
 assert all(isinstance(line[key], (int, float)) for line in found for key in ("status", "bytes", "request_time", "msec"))
 assert {line["status"] for line in found} >= {200, 404, 413, 500, 502, 504}
 
+# What the host asks itself of the location of its own proof is not logged, what others ask is.
+ask("/.slipway/edge")
+time.sleep(0.2)
+asked = [line for line in LOG.with_name("access.log").read_text().splitlines() if "/.slipway/edge " in line]
+assert asked
+assert not [line for line in asked if line.startswith("127.")], asked
+
 subprocess.run(["logrotate", "--force", "/etc/logrotate.d/nginx"], check=True)
 time.sleep(1)
 ask("/rotated")
