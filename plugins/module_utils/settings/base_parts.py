@@ -16,7 +16,7 @@ from . import base_texts as texts
 from .converge import DirectorySpec, FileSpec, LinkSpec, UnitSpec, observe
 
 FIRST_USER, LAST_USER = 1000, 59999
-PERMISSIONS = ("cron", "homes", "sudoers")
+PERMISSIONS = ("cron", "homes", "noexec", "sudoers")
 NOEXEC = ("tmp", "dev")
 CRON_FOLDERS = ("d", "hourly", "daily", "weekly", "monthly", "yearly")
 NEEDED = frozenset(
@@ -56,7 +56,7 @@ class Settings:
     modules_off: Sequence[str] = ()
     services_off: Sequence[str] = ()
     cron_users: Sequence[str] = ("root",)
-    permissions: Sequence[str] = PERMISSIONS
+    permissions: Sequence[str] = ("cron", "homes", "sudoers")
     auditd: bool = False
     fail2ban: bool = False
     fail2ban_ignore: Sequence[str] = ()
