@@ -244,6 +244,10 @@ def passwords(settings: Settings, root: Path, parts: Parts) -> None:
     quality = settings.passwords.get("quality") or {}
     path = root / "etc/security/pwquality.conf.d/60-slipway.conf"
     parts.login.append(FileSpec(path, texts.quality(quality) if quality else None, effect="none"))
+    # Else it is made by the first failure of a boot, and until then faillock(8) knows only an error to say.
+    lockout = bool(settings.passwords.get("lockout"))
+    parts.add(root / "etc/tmpfiles.d/60-slipway.conf", texts.tally() if lockout else None)
+    parts.folders += [DirectorySpec(root / "run/faillock")] if lockout else []
     definitions = root / "etc/login.defs"
     if definitions.is_file():
         parts.login_edited.append(_keys(definitions, login_defs(settings)))

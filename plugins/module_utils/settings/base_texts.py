@@ -114,6 +114,11 @@ def quality(settings: Mapping[str, Any]) -> str:
     return HEADER + "".join(f"{line}\n" for line in lines)
 
 
+def tally() -> str:
+    """The folder in which pam_faillock counts, at every start."""
+    return f"{HEADER}d /run/faillock 0755 root root -\n"
+
+
 def sudo_faults(defaults: Sequence[str]) -> list[str]:
     """Settings of sudo that are not taken, and why."""
     return [f"sudo: {word}: {SUDO_REFUSED[word]}" for word in map(str.strip, defaults) if word in SUDO_REFUSED]

@@ -224,6 +224,15 @@ def test_nothing_is_started_from_where_everybody_may_write_if_that_is_a_mount(ro
     assert not path.exists()
 
 
+def test_failed_logins_can_be_counted_from_the_start(root):
+    path = root / "etc/tmpfiles.d/60-slipway.conf"
+    run(root)
+    assert (root / "run/faillock").is_dir()
+    assert path.read_text().endswith("d /run/faillock 0755 root root -\n")
+    run(root, passwords={})
+    assert not path.exists()
+
+
 def test_packages_come_before_their_files(root):
     class Empty(Host):
         def run(self, argv, data=None, timeout=600.0, env=None):
