@@ -197,6 +197,7 @@ class Sysctl:
         outcome = Outcome(file_before=disk.read_text(declared.path) or "")
         on_disk = parse(outcome.file_before.replace(SHARED, ""))
         before = self._memory()
+        right: dict[str, str] = {}
         for key, value in wanted.items():
             live, write = self.read(key), writes_live(key, declared.live, container)
             if declared.live == "false" or (container and not reachable(self._node(key))):
@@ -210,6 +211,8 @@ class Sysctl:
                 outcome.pending[key] = live
             elif on_disk.get(key) != value or (write and live != value):
                 outcome.changes.append(Change(key, on_disk.get(key), live, value, write))
+            if write and live == value:
+                right[key] = value
         outcome.file_after = render(wanted, outcome.file_only if container else ())
         others = self._others(declared.path)
         for key in sorted((set(on_disk) | set(before)) - set(wanted)):
@@ -226,7 +229,7 @@ class Sysctl:
         self._refuse(declared, wanted, outcome)
         if outcome.changed and not check_mode:
             self._remember(before, wanted, outcome)
-            self._apply(outcome)
+            self._apply(outcome, right)
             self._write(declared.path, outcome.file_after)
         if not check_mode:
             self._forget(wanted)
@@ -285,7 +288,7 @@ class Sysctl:
         found = [str(file.relative_to(base)) for file in base.glob(slashes)]
         return [name.translate(str.maketrans("./", "/.")) for name in found if fnmatch.fnmatch(name, slashes)]
 
-    def _apply(self, outcome: Outcome) -> None:
+    def _apply(self, outcome: Outcome, right: Mapping[str, str]) -> None:
         todo = [change for change in outcome.changes if change.write_live and change.after != change.live_before]
         refused: dict[str, str] = {}
         for change in todo:
@@ -293,6 +296,7 @@ class Sysctl:
                 self._put(change.key, change.after or "")
             except OSError as error:
                 refused[change.key] = f"the kernel refuses {change.after} ({error.strerror})"
+        self._hold(right)
         # Read after all are written: one key can change another.
         for change in todo:
             effective = self.read(change.key)
@@ -306,8 +310,15 @@ class Sysctl:
             for change in reversed(todo):
                 if self.read(change.key) != change.live_before:
                     self._put(change.key, change.live_before or "")
+            self._hold(right)
             lines = "".join(f"\n- {key}: {words}" for key, words in refused.items())
             raise SysctlError(f"the old kernel settings are back:{lines}")
+
+    def _hold(self, right: Mapping[str, str]) -> None:
+        """Write again what was right before: with forwarding the kernel sets other keys back to their defaults."""
+        for key, value in right.items():
+            if self.read(key) != value:
+                self._put(key, value)
 
     def _put(self, key: str, value: str) -> None:
         descriptor = os.open(self._node(key), os.O_WRONLY | os.O_TRUNC)

@@ -39,6 +39,8 @@ class Host:
         self.container = False
         self.refused: set[str] = set()
         self.clamped: dict[str, str] = {}
+        self.reset: dict[str, str] = {}
+        """What the kernel sets when forwarding changes."""
         for key, value in KERNEL.items():
             self.write("proc/sys/" + key.replace(".", "/"), f"{value}\n")
 
@@ -56,6 +58,9 @@ class Host:
         def put(key, value):
             if key in self.refused and value != KERNEL.get(key):
                 raise OSError(22, "Invalid argument")
+            if key == s.FORWARD and value != self.live(key):
+                for name, default in self.reset.items():
+                    real(name, default)
             real(key, self.clamped.get(key, value) if value != KERNEL.get(key) else value)
 
         tool._put = put
@@ -205,6 +210,17 @@ def test_forwarding_under_docker(host):
     assert "ip_forward = 1" in host.path.read_text()
     with pytest.raises(s.SysctlError, match="leave one of them out"):
         host.run({"net.ipv4.ip_forward": 0}, router="true")
+
+
+def test_what_the_kernel_sets_back_with_forwarding_is_held(host):
+    wanted = {"net.ipv4.ip_forward": 0, "net.ipv4.conf.all.rp_filter": 0}
+    host.reset = {"net.ipv4.conf.all.rp_filter": "2"}
+    host.refused = {"vm.swappiness"}
+    with pytest.raises(s.SysctlError, match="the old kernel settings are back"):
+        host.run({**wanted, "vm.swappiness": 1})
+    assert (host.live("net.ipv4.ip_forward"), host.live("net.ipv4.conf.all.rp_filter")) == ("1", "0")
+    host.run(wanted)
+    assert (host.live("net.ipv4.ip_forward"), host.live("net.ipv4.conf.all.rp_filter")) == ("0", "0")
 
 
 def test_forwarding_is_written_first():
