@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
@@ -17,7 +18,9 @@ from ansible_collections.slipway.server.plugins.module_utils.plan.demands import
 from ansible_collections.slipway.server.plugins.module_utils.plan.model import Problem
 from ansible_collections.slipway.server.plugins.module_utils.plan.parse import COLLECTION_VARIABLES, HOST_VARIABLES, Raw, parse
 from ansible_collections.slipway.server.plugins.module_utils.plan.placeholders import Undefined, Unreadable
-from ansible_collections.slipway.server.plugins.plugin_utils import preload
+from ansible_collections.slipway.server.plugins.plugin_utils import arguments, preload
+
+UNREADABLE = "its template, lookup or vault secret fails"
 
 # The controlling process imports this file before it forks the first worker.
 preload.filters()
@@ -50,6 +53,8 @@ class ActionModule(ActionBase):
                     facts[host] = found
         inventory, problems = parse(raw, facts if options["stage"] == "full" else None)
         authorities = self._authorities(raw.registries, problems)
+        if options["stage"] == "inventory":
+            problems += self._arguments(variables, raw.groups.get("all", ()), problems)
         if any(not problem.late for problem in problems):
             return self._failed(result, "inventory", [problem.line() for problem in problems])
         result.update(changed=False, hosts={}, checks=[], table=[])
@@ -88,6 +93,18 @@ class ActionModule(ActionBase):
             found.append({"host": str(entry.get("host")), "ca": text})
         return found
 
+    def _arguments(self, variables: dict[str, Any], hosts: Iterable[str], known: Iterable[Problem]) -> list[Problem]:
+        """What hosts declare and roles would refuse; a value that cannot be resolved yet is left to the task that uses it."""
+        specs = arguments.options()
+        told = {(problem.where, problem.key) for problem in known}
+        found = []
+        for host in hosts:
+            names = [name for options in specs.values() for name in options if name in variables["hostvars"][host]]
+            values = {name: self._host_value(variables, host, name) for name in names if (host, name) not in told}
+            ready = {name: value for name, value in values.items() if not isinstance(value, Undefined)}
+            found += arguments.problems(host, ready, specs)
+        return found
+
     def _raw(self, variables: dict[str, Any]) -> Raw:
         """What the inventory declares, with templates resolved one by one so that every undefined variable is found."""
         groups = {name: [str(host) for host in hosts] for name, hosts in variables.get("groups", {}).items()}
@@ -113,6 +130,8 @@ class ActionModule(ActionBase):
             return _plain(of_host[name]) if name in of_host else None
         except AnsibleUndefinedVariable as error:
             return Undefined(_message(error))
+        except AnsibleError:
+            return Unreadable(UNREADABLE)
 
     def _resolve(self, value: Any) -> Any:
         """A plain copy with every template resolved; an undefined one becomes Undefined."""
@@ -127,7 +146,7 @@ class ActionModule(ActionBase):
         except AnsibleUndefinedVariable as error:
             return Undefined(_message(error))
         except AnsibleError:
-            return Unreadable("its template, lookup or vault secret fails")
+            return Unreadable(UNREADABLE)
         if isinstance(resolved, (dict, list)):
             return _plain(resolved)
         return resolved if resolved is None or isinstance(resolved, (bool, int, float)) else str(resolved)

@@ -13,6 +13,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.server.plugins.module_utils.plan import env
 from ansible_collections.slipway.server.plugins.module_utils.traffic import fleet, history
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
+from ansible_collections.slipway.server.plugins.module_utils.traffic.layout import COMMAND
 
 
 def slipway_results(hosts: Sequence[str], hostvars: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -98,10 +99,10 @@ def slipway_app_directories(apps: Mapping[str, Any]) -> list[dict[str, str]]:
 def slipway_app_checks(apps: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What has to be true on a host of these apps, as checks for readback."""
     found: list[dict[str, Any]] = [
-        {"kind": "unit", "unit": "slipway-recover.service", "properties": {"UnitFileState": "enabled"}}
+        {"kind": "unit", "unit": "slipway-recover.service", "properties": {"UnitFileState": "enabled"}},
+        {"kind": "command", "argv": [COMMAND, "status"], "what": "slipway status"},
     ]
-    for name, app in sorted(apps.items()):
-        found.append({"kind": "command", "argv": ["/usr/local/sbin/slipway", "status", name], "what": f"slipway status {name}"})
+    for app in (apps[name] for name in sorted(apps)):
         found += [{"kind": "file", "path": path, "mode": "0600", "owner": "root"} for path in env.paths(app)]
     return found
 

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.slipway.server.plugins.plugin_utils import arguments
+
+SPECS = arguments.options()
+
+
+def test_every_role_and_every_of_its_variables_is_known() -> None:
+    assert {path.parents[1].name for path in arguments.ROLES.glob("*/meta/argument_specs.yml")} == set(SPECS)
+    assert all(name.startswith(f"{role}_") for role, known in SPECS.items() for name in known)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("nginx_worker_connections", "many", "unable to convert to int"),
+        ("sshd_ports", {"a": 1}, "dict"),
+        ("nginx_sites", [{"name": "shop"}], "missing required arguments"),
+        ("ufw_rules", [{"prot": "tcp"}], "ufw_rules.prot. Supported"),
+        ("nginx_ipv6", "sometimes", "must be one of"),
+    ],
+)
+def test_what_a_role_would_refuse_is_named_with_host_and_variable(name: str, value: Any, words: str) -> None:
+    (problem,) = arguments.problems("web1", {name: value}, SPECS)
+    assert (problem.where, problem.key) == ("web1", name)
+    assert words in problem.what
+    assert problem.remedy == f"See the README of role {name.partition('_')[0]}"
+
+
+def test_values_that_are_well_and_variables_of_others_are_not_spoken_of() -> None:
+    declared = {"nginx_worker_connections": "2048", "sshd_ports": [22, 2222], "nginx_of_mine": object(), "http_port": "many"}
+    assert arguments.problems("web1", declared, SPECS) == []
+
+
+def test_a_secret_is_not_in_the_sentence() -> None:
+    (problem,) = arguments.problems("db1", {"postgresql_passwords": "s3cret"}, SPECS)
+    assert "s3cret" not in problem.line()
