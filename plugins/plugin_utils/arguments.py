@@ -15,6 +15,7 @@ from typing import Any
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.yaml import yaml_load
 from ansible_collections.slipway.server.plugins.module_utils.plan.model import Problem
+from ansible_collections.slipway.server.plugins.module_utils.plan.parse import LIST_OVERRIDES
 
 ROLES = Path(__file__).parents[2] / "roles"
 
@@ -34,8 +35,14 @@ def problems(host: str, declared: Mapping[str, Any], specs: Mapping[str, Options
     found = []
     for role, known in specs.items():
         for name in sorted(declared.keys() & known.keys()):
-            validator = ArgumentSpecValidator({name: dict(known[name])})
+            option = _any_part(known[name]) if name in LIST_OVERRIDES else dict(known[name])
+            validator = ArgumentSpecValidator({name: option})
             for message in validator.validate({name: declared[name]}, validate_role_argument_spec=True).error_messages:
                 what = "has a value that its role refuses" if known[name].get("no_log") else " ".join(message.split())
                 found.append(Problem(host, name, what.rstrip("."), f"See the README of role {role}"))
     return found
+
+
+def _any_part(option: Mapping[str, Any]) -> dict[str, Any]:
+    """The option without what its entries require: an entry with the name of a planned one only changes some of its keys."""
+    return {**option, "options": {key: {**below, "required": False} for key, below in option.get("options", {}).items()}}

@@ -19,7 +19,7 @@ def test_every_role_and_every_of_its_variables_is_known() -> None:
     [
         ("nginx_worker_connections", "many", "unable to convert to int"),
         ("sshd_ports", {"a": 1}, "dict"),
-        ("nginx_sites", [{"name": "shop"}], "missing required arguments"),
+        ("sshd_users", [{"keys": []}], "missing required arguments: name"),
         ("ufw_rules", [{"prot": "tcp"}], "ufw_rules.prot. Supported"),
         ("nginx_ipv6", "sometimes", "must be one of"),
     ],
@@ -32,7 +32,8 @@ def test_what_a_role_would_refuse_is_named_with_host_and_variable(name: str, val
 
 
 def test_values_that_are_well_and_variables_of_others_are_not_spoken_of() -> None:
-    declared = {"nginx_worker_connections": "2048", "sshd_ports": [22, 2222], "nginx_of_mine": object(), "http_port": "many"}
+    declared: dict[str, Any] = {"nginx_sites": [{"name": "shop", "max_body": "10m"}], "ufw_ssh_ports": [22]}
+    declared |= {"nginx_worker_connections": "2048", "sshd_ports": [22, 2222], "nginx_of_mine": object(), "http_port": "many"}
     assert arguments.problems("web1", declared, SPECS) == []
 
 
