@@ -34,8 +34,7 @@ options:
     type: dict
   sources:
     description: >-
-      Files in C(/etc/apt/sources.list.d) whose index is fetched, when something is missing and it is older than they are, before
-      packages are chosen.
+      Files in C(/etc/apt/sources.list.d) whose index is fetched, when something is missing, before packages are chosen.
     type: list
     elements: path
     default: []

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..host.runner import Result, Runner
 
@@ -20,9 +19,6 @@ APT = (
     "--option=Dpkg::Options::=--force-confold",
 )
 APT_ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l", "UCF_FORCE_CONFFOLD": "1"}
-
-
-LISTS = Path("/var/lib/apt/lists")
 
 
 class PackageError(Exception):
@@ -79,24 +75,16 @@ def _apt(runner: Runner, *arguments: str) -> Result:
     return runner.run([*APT, *arguments], timeout=1800, env=APT_ENVIRONMENT)
 
 
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _refresh(runner: Runner, sources: Sequence[str], lists: Path) -> None:
-    """Fetch the index of those `sources` that are newer than the index at hand, and of no others; raises PackageError."""
+def _refresh(runner: Runner, sources: Sequence[str]) -> None:
+    """Fetch the index of those `sources`, and of no others; raises PackageError."""
     for source in sources:
-        if _modified(Path(source)) > _modified(lists):
-            alone = [f"--option=Dir::Etc::SourceList={source}", "--option=Dir::Etc::SourceParts=-", "--no-list-cleanup"]
-            result = _apt(runner, "update", "--error-on=any", *alone)
-            if not result.ok:
-                raise PackageError(
-                    f"apt-get update for {source} failed: {result.text()[-1000:]}\nNothing was installed."
-                    " Check its address, suite and the key that signs it"
-                )
+        alone = [f"--option=Dir::Etc::SourceList={source}", "--option=Dir::Etc::SourceParts=-", "--no-list-cleanup"]
+        result = _apt(runner, "update", "--error-on=any", *alone)
+        if not result.ok:
+            raise PackageError(
+                f"apt-get update for {source} failed: {result.text()[-1000:]}\nNothing was installed."
+                " Check its address, suite and the key that signs it"
+            )
 
 
 def ensure_present(
@@ -105,12 +93,11 @@ def ensure_present(
     check_mode: bool,
     optional: Sequence[str] = (),
     sources: Sequence[str] = (),
-    lists: Path = LISTS,
 ) -> Packages:
     """Install those of `names` that are missing, and those of `optional` that this release of the archive has.
 
     The archive's index is fetched only when a package has no candidate in the index at hand or a download fails; that of the
-    files `sources` when they are newer, or else the archive's version would be taken for the only one.
+    files `sources` whenever something is missing, or else the archive's version would be taken for the only one.
     Raises PackageError when the archive does not have a package of `names` or the installation fails.
     """
     installed = _installed(runner, [*names, *optional])
@@ -126,7 +113,7 @@ def ensure_present(
     candidates: dict[str, str] = {}
     if missing:
         if not check_mode:
-            _refresh(runner, sources, lists)
+            _refresh(runner, sources)
         candidates = _candidates(runner, missing)
         unknown = [name for name in missing if name not in candidates]
         if unknown and not check_mode:
