@@ -13,6 +13,7 @@ version_added: 0.1.0
 description:
   - A play of several tasks takes the lease on every host before it changes anything, and gives it back at its end.
   - While it binds, C(slot) and C(cutover) of other transactions are refused with the name of the holder.
+  - Who comes again for a transaction that a unit of this host is moving right now gets it once that has ended.
   - A lease that expired, or that was taken before the host was restarted, is taken over, with a line in the history.
 author: slipway.server contributors
 options:
@@ -82,6 +83,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.host import Host
 from ansible_collections.slipway.server.plugins.module_utils.traffic.lease import change
+from ansible_collections.slipway.server.plugins.module_utils.traffic.under_way import let_end
 
 
 def main() -> None:
@@ -102,9 +104,12 @@ def main() -> None:
     if module.check_mode and given["app"] not in host.apps():
         module.exit_json(changed=given["state"] == "present", msg=f"{given['app']} is not described on this host yet")
     try:
-        name = host.app(given["app"]).name
+        app = host.app(given["app"])
+        name = app.name
         leases, records = host.leases(name), host.records(name)
         ttl = given["ttl"] if given["state"] == "present" else None
+        if ttl is not None and not module.check_mode:
+            let_end(host, app, given["txn"])
         with host.lock(name).held(f"{given['owner']} changing the lease of {name}", wait=2.0):
             done = change(leases, given["txn"], given["owner"], ttl, given["force"], not module.check_mode, given["release"])
             if done.taken_over is not None and not module.check_mode:

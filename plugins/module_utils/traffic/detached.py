@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Optional
 
-from . import transient
+from . import transient, under_way
 from .config import App
 from .cutover import Cutover, Request
 from .errors import Busy, SlipwayError
@@ -42,25 +42,20 @@ class Detached:
     def __init__(self, host: Host, app: App) -> None:
         self.host = host
         self.app = app
-        self.unit = f"slipway-{app.name}-move"
+        self.unit = under_way.unit(app.name)
 
     def running(self) -> Optional[str]:
         """The transaction that is under way, or None."""
-        names = "--property=ActiveState,Description"
-        shown = self.host.runner.run(["systemctl", "show", names, f"{self.unit}.service"], timeout=15).out
-        values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
-        if values.get("ActiveState") not in ("active", "activating", "deactivating"):
-            return None
-        return values.get("Description", "").rpartition(" ")[2]
+        return under_way.running(self.host, self.app.name)
 
     def start(self, request: Request) -> None:
         """Begin `request`, or attach to it when it runs already; raises SlipwayError."""
         txn = check_txn(str(request.txn))
-        under_way = self.running()
-        if under_way == txn:
+        other = self.running()
+        if other == txn:
             return
-        if under_way is not None:
-            raise Busy(f"transaction {under_way} moves {self.app.name} on {self.app.host} right now. Wait for it to end.")
+        if other is not None:
+            raise Busy(f"transaction {other} moves {self.app.name} on {self.app.host} right now. Wait for it to end.")
         if self.host.progress(self.app, txn).disk.read(self.host.progress(self.app, txn).outcome) is not None:
             last = self.host.journal(self.app).last()
             if last is not None and last.txn == txn and last.open and last.has("done hold"):

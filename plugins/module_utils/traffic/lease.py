@@ -212,6 +212,17 @@ class Lock:
         finally:
             os.close(descriptor)
 
+    def taken(self) -> bool:
+        """True while somebody holds it."""
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return not self._take(descriptor, 0.0)
+        finally:
+            os.close(descriptor)
+
     def _take(self, descriptor: int, wait: float) -> bool:
         until = self.clock.monotonic() + wait
         while True:

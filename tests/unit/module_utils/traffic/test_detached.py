@@ -10,6 +10,7 @@ from ansible_collections.slipway.server.plugins.module_utils.host.runner import 
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Request
 from ansible_collections.slipway.server.plugins.module_utils.traffic.detached import Detached
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import Busy, SlipwayError
+from ansible_collections.slipway.server.plugins.module_utils.traffic.under_way import let_end
 
 from tests.unit.module_utils.traffic.world import World
 
@@ -85,6 +86,25 @@ def test_another_run_is_not_disturbed(world: World, run: Detached) -> None:
     under_way(world, "t0")
     with pytest.raises(Busy, match="transaction t0 moves shop on web1 right now"):
         run.start(GREEN)
+
+
+def test_who_comes_again_waits_for_the_end_of_the_run(world: World, run: Detached, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, clock = world.host.lock("shop"), world.clock
+    begun = clock.passed
+    under_way(world, "t1")
+    let_end(world.host, world.app, "t1")
+    assert clock.passed == begun, "nobody holds the lock"
+    with lock.held("t1 moving shop"):
+        let_end(world.host, world.app, "t2")
+        assert clock.passed == begun, "the run of another transaction is not waited for"
+        let_end(world.host, world.app, "t1")
+        assert clock.passed > begun + world.app.confirm_deadline, "no longer than its steps may last"
+        sleep = clock.sleep
+        monkeypatch.setattr(clock, "sleep", lambda seconds: (sleep(seconds), under_way(world)))
+        begun = clock.passed
+        let_end(world.host, world.app, "t1")
+        assert clock.passed - begun == 1, "as soon as it has ended"
+    assert not lock.taken()
 
 
 @pytest.mark.parametrize("txn", ["../../etc/passwd", "", "a b", ".hidden"])
