@@ -108,12 +108,13 @@ def longest_silence(http: Iterable[Record]) -> float | None:
 
 
 def stale(requests: Iterable[Record], switch: Switch, until: float = math.inf, grace: float = 0.0) -> list[Record]:
-    """Requests that started after the switch (and before `until`) and were answered by another release.
+    """Requests that started after the switch, ended before `until` and were answered by another release.
 
-    Echoes are not among them: an open WebSocket stays where it is.
+    Those under way at `until`, the next switch, may have been sent to either. Echoes are not among them: an open WebSocket stays
+    where it is.
     """
     return [r for r in requests if switch.to and r.get("release") not in (None, switch.to) and r["method"] != "ECHO"
-            and (switch.done or switch.at) + grace < r["t"] < until]  # fmt: skip
+            and (switch.done or switch.at) + grace < r["t"] <= r["t"] + r["ms"] / 1000 < until]  # fmt: skip
 
 
 def _durations(http: Iterable[Record]) -> list[float]:

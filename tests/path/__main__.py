@@ -29,7 +29,7 @@ def prepare(directory: Path, host: str, names: list[str]) -> None:
         known = releases.recorded()
         entries = {name: {key: known[name][key] for key in ("archive", "sha256")} for name in names or releases.STANDARD}
         (directory / "releases.json").write_text(json.dumps(entries))
-    for name in ("database-password", "jwt-secret"):
+    for name in ("database-password", "jwt-secret", "notify-token"):
         (directory / name).write_text(secrets.token_hex(32))
 
 

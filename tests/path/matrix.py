@@ -241,10 +241,10 @@ FAULTS = (
 )  # fmt: skip
 CELLS = tuple((fault.name, state) for fault in FAULTS for state in fault.states)
 SHORT = (
-    ("kill -9 run", "BAKING"), ("kill -9 run", "CONFIRM"), ("kill -9 SSH session", "CANARY"), ("kill -9 nginx", "SWITCHED"),
-    ("kill -9 new slot", "CANARY"), ("kill -9 new slot", "HOLD"), ("kill -9 old slot", "STAGED"), ("host restart", "SWITCHED"),
-    ("full disk", "CANARY"), ("full disk", "CONFIRM"), ("failing nginx -t", "SWITCHED"),
-    ("second deploy", "BAKING"), ("clock +1 h", "BAKING"), ("kill -9 run", "STAGED"),
+    ("host restart", "SWITCHED"), ("full disk", "CONFIRM"), ("kill -9 run", "CONFIRM"), ("kill -9 run", "STAGED"),
+    ("kill -9 SSH session", "CANARY"), ("kill -9 nginx", "SWITCHED"), ("kill -9 new slot", "HOLD"),
+    ("kill -9 old slot", "STAGED"), ("failing nginx -t", "SWITCHED"), ("second deploy", "BAKING"), ("clock +1 h", "BAKING"),
+    ("clock -1 h", "SWITCHED"),
 )  # fmt: skip
 """What CI runs: each fault and each state at least once."""
 

@@ -25,6 +25,8 @@ from tests.fleet.molecule import fleet_name
 from tests.fleet.shell import ROOT, attempt, run
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+ENOUGH = 4096
+"""Bytes of a client's log that tell that it is under way: some twenty requests."""
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -126,9 +128,12 @@ class System:
         options = ["--connect", f"{self.address(self.edge)}:443", "--log", str(log), *(more or ("--db", "1"))]
         process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL)
         try:
-            time.sleep(3)
+            until = time.monotonic() + 20
+            while not log.exists() or len(log.read_bytes()) < ENOUGH:
+                assert time.monotonic() < until, f"the client says nothing in {log}"
+                time.sleep(0.2)
             yield
-            time.sleep(3)
+            time.sleep(1)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)

@@ -60,6 +60,12 @@ def test_a_switch_is_over_when_the_next_one_begins():
     assert there["requests"] == back["requests"] == 40
 
 
+def test_what_is_under_way_at_the_next_switch_may_have_been_sent_to_either():
+    records = [request(104.99, "v1", kind="fresh", ms=30.0), request(104.95, "v1", ms=30.0)]
+    there, _back = summarise(records, [Switch(100.0, "v2"), Switch(105.0, "v1")])["switches"]
+    assert [one["t"] for one in there["stale_examples"]] == [104.95]
+
+
 def test_the_longest_silence_does_not_hear_failures_and_slow_requests():
     records = [request(0.0, ms=0.0), request(1.0, ms=0.0, error="status 502", status=502), request(1.5, kind="slow", ms=0.0),
                request(2.5, ms=500.0)]  # fmt: skip
