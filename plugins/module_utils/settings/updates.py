@@ -18,6 +18,8 @@ from .readback import Seen, look
 
 CONF = Path("/etc/apt/apt.conf.d/52-slipway-unattended-upgrades.conf")
 DROP_IN = UNIT_FOLDER / "apt-daily-upgrade.timer.d/52-slipway.conf"
+STAMP = "/var/lib/systemd/timers/stamp-apt-daily-upgrade.timer"
+"""Its time is what systemd takes for the timer's last run (systemd.timer(5), Persistent)."""
 TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
 SERVICES = ("apt-daily.service", "apt-daily-upgrade.service")
 HEAD = "Managed by slipway.server.unattended_upgrades; changes by hand are taken back."
@@ -299,6 +301,8 @@ class Updates:
                 ("systemd-analyze", "calendar", wanted.window),
                 ("systemd-analyze", "timespan", wanted.spread),
             ),
+            # A timer that starts with another window takes the last one for missed, and would run at once.
+            apply=(("touch", "--", STAMP),),
             check=(self.trial(origins),),
             check_timeout=60.0,
             readback=tuple(checks(wanted, origins)),
