@@ -85,9 +85,11 @@ options:
   state:
     description:
       - C(enabled) brings the host to the rules.
+      - C(absent) takes the firewall away again. Files of ufw get the bytes that they had before the first change, and what they
+        say is in force; ports of containers are open then. It is armed and confirmed like any change.
       - C(verified) only compares with the kernel and fails with every difference; in check mode it warns.
     type: str
-    choices: [enabled, verified]
+    choices: [enabled, absent, verified]
     default: enabled
   seconds:
     description:
@@ -151,7 +153,7 @@ from ansible_collections.slipway.server.plugins.module_utils.guard.armed import 
 from ansible_collections.slipway.server.plugins.module_utils.guard.carried import carried
 from ansible_collections.slipway.server.plugins.module_utils.guard.deadman import ArmingFailed
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
-from ansible_collections.slipway.server.plugins.module_utils.settings import ufw
+from ansible_collections.slipway.server.plugins.module_utils.settings import ufw, ufw_remove
 from ansible_collections.slipway.server.plugins.module_utils.settings.ufw_model import LOG_LEVELS, POLICIES, RuleError, build
 
 TEXT = {"type": "str"}
@@ -169,7 +171,7 @@ SPEC: dict[str, Any] = {
     "routed": {"type": "str", "choices": list(POLICIES), "default": "deny"},
     "ipv6": {"type": "bool", "default": True},
     "logging": {"type": "str", "choices": list(LOG_LEVELS), "default": "low"},
-    "state": {"type": "str", "choices": ["enabled", "verified"], "default": "enabled"},
+    "state": {"type": "str", "choices": ["enabled", "absent", "verified"], "default": "enabled"},
     "seconds": {"type": "float", "default": 60},
 }
 
@@ -209,7 +211,10 @@ def main() -> None:
         )
         if params["state"] == "verified":
             verify(module, host, firewall)
-        done = host.apply(firewall, ports, module.check_mode, arming)
+        if params["state"] == "absent":
+            done = ufw_remove.remove(host, ports, module.check_mode, arming)
+        else:
+            done = host.apply(firewall, ports, module.check_mode, arming)
         waits = arming.waiting()
     except RuleError as error:
         module.fail_json(msg=f"The rule set is refused, nothing was changed:\n{error}")

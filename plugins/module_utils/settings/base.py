@@ -18,10 +18,10 @@ from ..host.session import Login
 from . import base_parts, base_texts, manifest
 from .base_aide import aide
 from .base_options import options
-from .base_originals import FOLDER, Originals, Spec, Undo
-from .base_pam import MEMORY, Pam, PamFiles
+from .base_pam import FOLDER, MEMORY, Pam, PamFiles
 from .base_parts import BaseError, Parts, Settings
 from .converge import Change, Converger, DirectorySpec, FileSpec, LinkSpec, Outcome, Transaction, UnitSpec, plan, put, remember
+from .originals import Originals, Spec, Undo
 from .packages import ensure_present
 from .readback import Seen
 

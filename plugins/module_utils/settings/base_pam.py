@@ -14,7 +14,6 @@ from typing import Any, Optional
 
 from ..host import files as disk
 from ..host.runner import Runner
-from .base_originals import FOLDER
 from .converge import FileSpec, observe
 
 PROFILES = "usr/share/pam-configs"
@@ -23,6 +22,7 @@ KINDS = ("auth", "account", "password", "session", "session-noninteractive")
 STACKS = tuple(f"etc/pam.d/common-{kind}" for kind in KINDS)
 RECORDS = tuple(f"var/lib/pam/{kind}" for kind in (*KINDS, "seen"))
 """What pam-auth-update itself remembers."""
+FOLDER = "var/lib/slipway/base"
 MEMORY = f"{FOLDER}/pam.json"
 REFUSES = "Local modifications"
 LOCKOUT = ("deny", "unlock_time", "fail_interval", "even_deny_root", "root_unlock_time")

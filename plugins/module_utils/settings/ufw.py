@@ -22,6 +22,7 @@ from ..host.state import observe
 from . import manifest
 from . import ufw_compile as compiler
 from . import ufw_kernel as kernel
+from .originals import Originals
 from .ufw_model import Firewall, Session
 
 MANIFEST = str(manifest.FOLDER).lstrip("/")
@@ -29,6 +30,8 @@ INIT = "/lib/ufw/ufw-init"
 UNIT = "ufw.service"
 WANTS = "etc/systemd/system/multi-user.target.wants/ufw.service"
 """The link by which ufw starts at boot."""
+ORIGINALS = "var/lib/slipway/ufw/originals"
+"""What stood in ufw's files before the first change."""
 
 
 class UfwError(Exception):
@@ -152,13 +155,14 @@ def _show(firewall: Firewall, live: Live, wanted: Optional[Mapping[str, str]], f
         for line in kernel.describe(tables[family], compiler.prefix(family)):
             note = notes.get(line.partition(": ")[2])
             lines.append(f"{line}  # {note}" if note else line)
-    active = wanted is not None or _active(tables)
+    on = wanted is not None or active(tables)
     lines += [f"/{path}: {'other content' if wanted is None else 'as declared'}" for path in files]
     lines += [] if live.at_boot else [f"at boot: {'no' if wanted is None else 'yes'}"]
-    return "\n".join([f"firewall: {'active' if active else 'inactive'}", *lines, ""])
+    return "\n".join([f"firewall: {'active' if on else 'inactive'}", *lines, ""])
 
 
-def _active(tables: Mapping[int, kernel.Table]) -> bool:
+def active(tables: Mapping[int, kernel.Table]) -> bool:
+    """Whether ufw's rules are in force."""
     return any("-j ufw-before-input" in table.get("INPUT", kernel.Chain()).rules for table in tables.values())
 
 
@@ -187,6 +191,7 @@ class Ufw:
     def __init__(self, runner: Runner, root: Path = Path("/")) -> None:
         self.runner = runner
         self.root = root
+        self.originals = Originals(root / ORIGINALS).load()
 
     def observe(self) -> Live:
         """Read ufw's files and the kernel; works on a host without ufw too."""
@@ -228,8 +233,10 @@ class Ufw:
         if not live.installed:
             raise UfwError("ufw is not installed; install the package ufw first (role slipway.server.ufw does)")
         self._test(firewall, live)
+        first = not self.originals.files
+        self._keep(live, outcome)
         old = {path: live.files.get(path) for path in outcome.files}
-        active = _active(live.tables)
+        running = active(live.tables)
 
         def change() -> None:
             try:
@@ -239,13 +246,20 @@ class Ufw:
                 self._prove(firewall)
             except Exception as error:
                 self._restore(old, live, list(ssh_ports))
+                if first:
+                    self.originals.forget_all()
                 raise UfwError(f"{error}\nThe old rules and files are back.") from error
 
-        if arming is None or (active and not outcome.files):  # what was changed by hand in the kernel only cannot come back
+        if arming is None or (running and not outcome.files):  # what was changed by hand in the kernel only cannot come back
             change()
         else:
-            back = [INIT, "force-reload"] if active else [INIT, "force-stop"]
+            back = [INIT, "force-reload"] if running else [INIT, "force-stop"]
             arming.carry(change, [*(self.root / path for path in outcome.files), self.root / WANTS], [back])
+
+    def _keep(self, live: Live, outcome: Outcome) -> None:
+        if not live.at_boot:
+            self.originals.units.setdefault(UNIT, ["enable"])
+        self.originals.keep(self.root / path for path in outcome.files)
 
     def _prove(self, firewall: Firewall) -> None:
         """Read the kernel and ask ufw whether it understands its files; raises UfwError."""
@@ -284,24 +298,25 @@ class Ufw:
                 if " ".join(jump) in forward:  # the later one, now one place further down
                     self.runner.must([program, "-D", "FORWARD", str(forward.index(" ".join(jump)) + 2)])
                 outcome.actions.append(f"{program} -I FORWARD")
-        self._unguard()
+        self.unguard()
         self.runner.must(["systemctl", "enable", "--now", UNIT])
 
     def _reload(self, ssh_ports: list[int], outcome: Optional[Outcome]) -> None:
-        self._guard(ssh_ports)
+        self.guard(ssh_ports)
         self.runner.must([INIT, "force-reload"])
         if outcome is not None:
             outcome.actions.append("ufw-init force-reload")
-        self._unguard()
+        self.unguard()
 
-    def _guard(self, ports: list[int]) -> None:
+    def guard(self, ports: list[int]) -> None:
+        """Hold SSH open by rules in front of all others."""
         for program in self._programs():
             for port in ports:
                 for chain, side in (("INPUT", "--dport"), ("OUTPUT", "--sport")):
                     rule = ["-p", "tcp", side, str(port), "-m", "comment", "--comment", kernel.GUARD, "-j", "ACCEPT"]
                     self.runner.must([program, "-I", chain, "1", *rule])
 
-    def _unguard(self) -> None:
+    def unguard(self) -> None:
         """Take away guard rules, those of an interrupted run too. They are always in front."""
         for program in self._programs():
             listed = self.runner.run([program, "-S"]).out.splitlines()
@@ -320,11 +335,11 @@ class Ufw:
             else:
                 self._write(path, text)
         try:
-            if _active(live.tables):
+            if active(live.tables):
                 self._reload(ssh_ports, None)
             else:
-                self._guard(ssh_ports)
+                self.guard(ssh_ports)
                 self.runner.run([INIT, "force-stop"])
-                self._unguard()
+                self.unguard()
         except CommandFailed as error:
             raise UfwError(f"the old rules could not be loaded ({error}); SSH is held open by a rule of its own") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Arming, Guard, TakenBack
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
-from ansible_collections.slipway.server.plugins.module_utils.settings import ufw, ufw_compile, ufw_kernel
+from ansible_collections.slipway.server.plugins.module_utils.settings import ufw, ufw_compile, ufw_kernel, ufw_remove
 from ansible_collections.slipway.server.plugins.module_utils.settings import ufw_model as m
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -251,6 +251,9 @@ def test_the_session_is_found_above_sudo(tmp_path):
     assert ufw.session_of([]) == m.Session()
 
 
+DOCKER = "*filter\n:FORWARD DROP [0:0]\n:DOCKER - [0:0]\n:DOCKER-USER - [0:0]\n-A FORWARD -j DOCKER-USER"
+
+
 class FakeHost(Runner):
     """A kernel without rules until ufw-init ran; iptables-restore sets what it gets."""
 
@@ -266,6 +269,8 @@ class FakeHost(Runner):
             return Result(1, "", "broken")
         if argv[0].endswith("-save"):
             return Result(0, self.tables.get(argv[0][:-5], "*filter\nCOMMIT\n"), "")
+        if line == f"{ufw.INIT} force-stop":
+            self.tables = {name: DOCKER if "DOCKER-USER" in text else "*filter" for name, text in self.tables.items()}
         if line == f"{ufw.INIT} force-reload":
             self.tables = {"iptables": recorded("low.save"), "ip6tables": recorded("low.save6")}
         if argv[0].endswith("-restore") and "--test" not in argv:
@@ -382,3 +387,43 @@ def test_a_guard_left_by_a_killed_run_is_a_difference(host):
     assert ufw.plan(build(), ufw.Ufw(host, host.root).observe()).faults == [
         "IPv4: chain INPUT still has the rule that held SSH open"
     ]
+
+
+def content(root):
+    return {str(path): path.read_bytes() for path in (root / "etc").rglob("*") if path.is_file()}
+
+
+def test_taken_away_leaves_the_bytes_of_before(host):
+    before = content(host.root)
+    ufw.Ufw(host, host.root).apply(build([{"port": 443}]), [22])
+    ufw.Ufw(host, host.root).apply(build([{"port": 8443}]), [22])
+    seen = ufw_remove.remove(ufw.Ufw(host, host.root), [22], check_mode=True)
+    assert seen.changed
+    assert content(host.root) != before
+    done = ufw_remove.remove(ufw.Ufw(host, host.root), [22])
+    assert content(host.root) == before
+    assert done.files["etc/ufw/user.rules"] == ""
+    assert "firewall: active" in done.before
+    assert "firewall: inactive" in done.after
+    assert not any(call.startswith("systemctl disable") for call in host.calls)
+    assert not (host.root / ufw.ORIGINALS).exists()
+    assert not ufw_remove.remove(ufw.Ufw(host, host.root), [22]).changed
+
+
+def test_taken_away_opens_what_containers_publish(host):
+    ufw.Ufw(host, host.root).apply(build([{"port": 443}]), [22])
+    host.calls.clear()
+    ufw_remove.remove(ufw.Ufw(host, host.root), [22])
+    assert [call for call in host.calls if "DOCKER-USER" in call and call.startswith("iptables")] == [
+        "iptables -F DOCKER-USER",
+        "iptables -A DOCKER-USER -j RETURN",
+    ]
+    guards = [n for n, call in enumerate(host.calls) if " -I INPUT 1" in call]
+    assert max(guards) < host.calls.index(f"{ufw.INIT} force-stop")
+
+
+def test_a_firewall_of_which_nothing_is_kept_is_not_guessed_at(host):
+    ufw.Ufw(host, host.root).apply(build([{"port": 443}]), [22])
+    shutil.rmtree(host.root / ufw.ORIGINALS)
+    with pytest.raises(ufw.UfwError, match="ufw --force reset"):
+        ufw_remove.remove(ufw.Ufw(host, host.root), [22])

@@ -18,7 +18,6 @@ from ..guard.saved import Saved
 from ..host import files as disk
 from .converge import DirectorySpec, FileSpec, LinkSpec
 
-FOLDER = "var/lib/slipway/base"
 Spec = Union[DirectorySpec, FileSpec, LinkSpec]
 Undo = Callable[[str, str], str]
 """From the text that stands there now and the original one to the one that is to stand there."""
@@ -93,3 +92,9 @@ class Originals:
             item = self.files.pop(str(path), None)
             if item is not None and item.copy:
                 disk.remove(self.folder / item.copy)
+
+    def forget_all(self) -> None:
+        """Everything is as it was."""
+        self.files.clear()
+        self.units.clear()
+        self.store()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-from ansible_collections.slipway.server.plugins.module_utils.settings.base_originals import Originals
 from ansible_collections.slipway.server.plugins.module_utils.settings.converge import DirectorySpec, FileSpec, LinkSpec
+from ansible_collections.slipway.server.plugins.module_utils.settings.originals import Originals
 
 
 def test_what_was_kept_comes_back(tmp_path):
