@@ -20,9 +20,11 @@ description:
 author: slipway.server contributors
 options:
   state:
-    description: V(verified) changes nothing, reads back, and lets the dry run prove the origins.
+    description:
+      - V(absent) removes what V(present) wrote. Timers go on, with the distribution's own settings.
+      - V(verified) changes nothing, reads back, and lets the dry run prove the origins.
     type: str
-    choices: [present, verified]
+    choices: [present, absent, verified]
     default: present
   origins:
     description: Patterns of the origins that are installed, in the form of C(Unattended-Upgrade::Origins-Pattern).
@@ -107,7 +109,7 @@ from ansible_collections.slipway.server.plugins.module_utils.settings.updates im
 
 LIST = {"type": "list", "elements": "str", "default": []}
 SPEC = {
-    "state": {"type": "str", "choices": ["present", "verified"], "default": "present"},
+    "state": {"type": "str", "choices": ["present", "absent", "verified"], "default": "present"},
     "origins": LIST,
     "hold": LIST,
     "window": {"type": "str", "default": "*-*-* 04:00"},
@@ -129,12 +131,13 @@ def main() -> None:
     updates = Updates(Runner())
     result = {"changed": False, "actions": []}
     try:
-        if module.params["state"] == "present":
-            done = updates.ensure(wanted, module.check_mode)
+        if module.params["state"] == "verified":
+            seen = updates.verify(wanted)
+        else:
+            present = module.params["state"] == "present"
+            done = updates.ensure(wanted, module.check_mode) if present else updates.remove(module.check_mode)
             result = {"changed": done.changed, "actions": done.actions, "diff": done.diff()}
             seen = done.seen
-        else:
-            seen = updates.verify(wanted)
         result.update(origins=list(updates.origins(wanted)), next_run=updates.next_run())
     except (UpdatesError, ConvergeError, CommandFailed, OSError) as error:
         module.fail_json(msg=str(error))

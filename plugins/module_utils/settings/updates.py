@@ -311,6 +311,16 @@ class Updates:
         outcome.seen = self._with_archives(wanted, outcome.seen)
         return outcome
 
+    def remove(self, check_mode: bool) -> Outcome:
+        """Take both files away, so that the distribution's own settings count; raises ConvergeError."""
+        transaction = Transaction(
+            name="unattended_upgrades",
+            files=(FileSpec(CONF, None, effect="none"), FileSpec(DROP_IN, None, effect="restart")),
+            units=(UnitSpec(TIMERS[1], None, follows=(DROP_IN,)),),
+            apply=(("touch", "--", STAMP),),
+        )
+        return Converger(self.runner, self.clock, self.markers).run(transaction, check_mode)
+
     def verify(self, wanted: Wanted) -> Seen:
         """Read everything back and let the upgrades run without installing anything; raises UpdatesError."""
         origins = self.origins(wanted)

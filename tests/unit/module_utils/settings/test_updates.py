@@ -188,3 +188,20 @@ def test_masks_are_found_and_other_units_of_that_name_are_not(tmp_path):
     (tmp_path / "apt-daily-upgrade.timer").symlink_to("/dev/null")
     (tmp_path / "apt-daily.service").write_text("[Service]\n")
     assert u.masked(tmp_path) == [tmp_path / "apt-daily-upgrade.timer"]
+
+
+def test_taken_away_only_the_own_files_go_and_the_timer_follows(root, tmp_path, monkeypatch):
+    for name in ("CONF", "DROP_IN"):
+        path = tmp_path / name
+        path.write_text("ours")
+        monkeypatch.setattr(u, name, path)
+    other = tmp_path / "50unattended-upgrades"
+    other.write_text("theirs")
+    host = Host(u.Wanted(), u.security(u.Updates(Host(u.Wanted(), ()), root=root).platform))
+    updates = u.Updates(host, root=root, markers=tmp_path / "markers")
+    assert updates.remove(check_mode=True).changed
+    assert u.CONF.exists()
+    assert updates.remove(check_mode=False).changed
+    assert (u.CONF.exists(), u.DROP_IN.exists(), other.exists()) == (False, False, True)
+    assert ["touch", "--", u.STAMP] in host.asked
+    assert updates.remove(check_mode=False).changes == []
