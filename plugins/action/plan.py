@@ -99,7 +99,8 @@ class ActionModule(ActionBase):
         told = {(problem.where, problem.key) for problem in known}
         found = []
         for host in hosts:
-            names = [name for options in specs.values() for name in options if name in variables["hostvars"][host]]
+            of_host = variables["hostvars"][host]
+            names = [name for options in specs.values() for name in options if name in of_host]
             values = {name: self._host_value(variables, host, name) for name in names if (host, name) not in told}
             ready = {name: value for name, value in values.items() if not isinstance(value, Undefined)}
             found += arguments.problems(host, ready, specs)
