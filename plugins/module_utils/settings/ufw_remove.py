@@ -9,6 +9,7 @@ from typing import Optional
 from ..guard.armed import Arming
 from . import manifest
 from . import ufw_compile as compiler
+from . import ufw_kernel as kernel
 from .converge import FileSpec, Transaction, plan, put
 from .ufw import INIT, MANIFEST, UNIT, WANTS, Outcome, Ufw, UfwError, active
 
@@ -45,7 +46,7 @@ def remove(host: Ufw, ssh_ports: Sequence[int], check_mode: bool = False, arming
         if UNIT in kept.units:
             host.runner.must(["systemctl", "disable", UNIT])
         host.unguard()
-        if active(host.observe().tables) != _starts(specs):
+        if not _starts(specs) and _closed(host.observe().tables):
             raise UfwError("the kernel still has rules of ufw")
 
     if arming is None:
@@ -61,6 +62,15 @@ def remove(host: Ufw, ssh_ports: Sequence[int], check_mode: bool = False, arming
 def _starts(specs: Sequence[FileSpec]) -> bool:
     """Whether ufw is on by its original file."""
     return any(spec.path.name == "ufw.conf" and "ENABLED=yes" in (spec.content or "") for spec in specs)
+
+
+def _closed(tables: Mapping[int, kernel.Table]) -> bool:
+    """Whether ufw still decides about packets; the chains that it leaves behind are empty."""
+    for family, table in tables.items():
+        chains = [table.get(name, kernel.Chain()) for name in ("INPUT", f"{compiler.prefix(family)}-before-input")]
+        if chains[0].policy in ("DROP", "REJECT") or chains[1].rules:
+            return True
+    return False
 
 
 def _open_containers(host: Ufw) -> None:

@@ -427,3 +427,17 @@ def test_a_firewall_of_which_nothing_is_kept_is_not_guessed_at(host):
     shutil.rmtree(host.root / ufw.ORIGINALS)
     with pytest.raises(ufw.UfwError, match="ufw --force reset"):
         ufw_remove.remove(ufw.Ufw(host, host.root), [22])
+
+
+def test_a_firewall_that_does_not_stop_is_an_error(host, monkeypatch):
+    ufw.Ufw(host, host.root).apply(build([{"port": 443}]), [22])
+    running, stop = dict(host.tables), host.run
+
+    def stubborn(argv, data=None, timeout=600.0, env=None):
+        done = stop(argv, data)
+        host.tables = running if "force-stop" in argv else host.tables
+        return done
+
+    monkeypatch.setattr(host, "run", stubborn)
+    with pytest.raises(ufw.UfwError, match="still has rules"):
+        ufw_remove.remove(ufw.Ufw(host, host.root), [22])
