@@ -65,6 +65,13 @@ options:
     description: Seconds that other edges of the same deployment may still need before this one can be confirmed.
     type: float
     default: 0
+  peers:
+    description:
+      - Hosts of the play that move together with this one, itself among them. When one of them refuses the release, the others
+        take their traffic back at the next word from their host, at most 15 seconds later, instead of after their own verdict.
+    type: list
+    elements: str
+    default: []
   offset:
     description: Number of the line of the run's progress to go on from. The task sets it while it follows a run.
     type: int
@@ -195,6 +202,7 @@ def main() -> None:
             "force": {"type": "bool", "default": False},
             "migrations": {"type": "str", "choices": ["none", "expand", "contract"], "default": "none"},
             "wait": {"type": "float", "default": 0},
+            "peers": {"type": "list", "elements": "str", "default": []},
             "offset": {"type": "int"},
         },
         required_if=[("state", "switched", ["to"]), ("state", "prepared", ["to"])],

@@ -130,6 +130,24 @@ def test_a_release_goes_step_by_step_and_back_everywhere_when_one_edge_refuses_i
         assert [record for record in requests if report.failed(record)] == []
 
 
+def test_an_edge_does_not_wait_for_its_own_verdict_when_the_other_refuses(system, tmp_path):
+    """Both move at once: web2 refuses as its canary begins, so web1 goes back before its own is through."""
+    system.on("web2", "touch", "/run/refuse-canary")
+    with load(system, tmp_path) as logs:
+        said = deploy(system, "v2")
+    system.on("web2", "rm", "/run/refuse-canary")
+    assert said.rc != 0, said.text
+    assert "web2 refused the release" in said.text, said.text
+    for edge, log in logs.items():
+        there, requests = replace(system, edge=edge), requests_of(log)
+        txn = there.journal()[-1]["txn"]
+        steps = [entry for entry in there.journal() if entry["txn"] == txn]
+        assert [entry for entry in steps if (entry["step"], entry.get("share")) == ("canary", 50)] == []
+        assert steps[-1]["outcome"] == "rolled_back"
+        assert (there.release(), status(system, edge)["bad"].count("v2")) == ("v1", 0)
+        assert [record for record in requests if report.failed(record)] == []
+
+
 def test_a_killed_deployment_is_finished_by_the_next_one(system, tmp_path):
     known = len(system.journal())
     with load(system, tmp_path) as logs:
