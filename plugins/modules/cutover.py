@@ -68,7 +68,7 @@ options:
   peers:
     description:
       - Hosts of the play that move together with this one, itself among them. When one of them refuses the release, the others
-        take their traffic back at the next word from their host, at most 15 seconds later, instead of after their own verdict.
+        take their traffic back at the next word from their host, about 5 seconds later, instead of after their own verdict.
     type: list
     elements: str
     default: []
@@ -162,7 +162,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
-from ansible_collections.slipway.server.plugins.module_utils.traffic.detached import Detached
+from ansible_collections.slipway.server.plugins.module_utils.traffic.detached import PATIENCE, PATIENCE_TOGETHER, Detached
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.host import Host
 
@@ -182,7 +182,8 @@ def answer(host: Host, given: dict[str, Any], check_mode: bool) -> dict[str, Any
     run = Detached(host, app)
     if given["offset"] is None:
         run.start(request)
-    news = run.follow(txn, given["offset"] or 0)
+    patience = PATIENCE_TOGETHER if len(given["peers"]) > 1 else PATIENCE
+    news = run.follow(txn, given["offset"] or 0, patience)
     if news.ended:
         return {**news.facts, "progress": list(news.lines)}
     going_on = {"running": True, "changed": True, "outcome": "running", "txn": txn}

@@ -19,6 +19,8 @@ from .progress import check_txn
 
 PATIENCE = 15.0
 """Seconds without news after which a follower gets an answer, so that it can tell a quiet run from a lost connection."""
+PATIENCE_TOGETHER = 5.0
+"""The same where other edges move, too: between two answers it hears whether one of them has refused the release."""
 BATCH = 1.0
 """Seconds in which lines are gathered once there is one."""
 LOOK = 0.2
@@ -100,10 +102,10 @@ class Detached:
         progress.finish(result, None)
         return result
 
-    def follow(self, txn: str, offset: int) -> Followed:
-        """Wait for news of the run `txn`; raises SlipwayError when it ended badly or died."""
+    def follow(self, txn: str, offset: int, patience: float = PATIENCE) -> Followed:
+        """Wait for news of the run `txn`, at most `patience` seconds; raises SlipwayError when it ended badly or died."""
         progress, clock = self.host.progress(self.app, txn), self.host.clock
-        until = clock.monotonic() + PATIENCE
+        until = clock.monotonic() + patience
         look_at_unit = clock.monotonic() + ALIVE
         dead = False
         while True:
