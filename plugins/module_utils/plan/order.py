@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 RANKS = {"monitor": 0, "backup": 0, "replica": 1, "database": 2, "redis": 3, "worker": 4, "app": 5, "edge": 6}
 """Standbys before their primaries; what others need before those; a host of several groups goes with the last of them."""
-EVERYWHERE = ("base", "kernel", "ufw")
+EVERYWHERE = ("base", "kernel", "unattended_upgrades", "ufw")
 ROLES = {
     "database": ("postgresql",),
     "replica": ("postgresql",),
-    "redis": ("redis",),
+    "redis": ("certificates", "redis"),
     "app": ("systemd_units", "app"),
     "worker": ("systemd_units", "app"),
     "edge": ("certificates", "nginx", "app"),

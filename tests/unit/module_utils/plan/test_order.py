@@ -29,16 +29,16 @@ def test_a_host_of_several_groups_goes_with_the_last_of_them_and_others_are_left
 @pytest.mark.parametrize(
     ("groups", "docker", "sshd", "pooler", "wanted"),
     [
-        (["replica"], False, True, False, ["base", "kernel", "ufw", "sshd", "postgresql"]),
-        (["database"], False, True, True, ["base", "kernel", "ufw", "sshd", "postgresql", "pgbouncer"]),
+        (["replica"], False, True, False, ["base", "kernel", "unattended_upgrades", "ufw", "sshd", "postgresql"]),
+        (["database"], False, True, True, ["base", "kernel", "unattended_upgrades", "ufw", "sshd", "postgresql", "pgbouncer"]),
         (
             ["app", "edge"],
             True,
             False,
             False,
-            ["base", "kernel", "ufw", "docker", "systemd_units", "app", "certificates", "nginx"],
+            ["base", "kernel", "unattended_upgrades", "ufw", "docker", "systemd_units", "app", "certificates", "nginx"],
         ),
-        (["monitor"], False, False, False, ["base", "kernel", "ufw"]),
+        (["monitor"], False, False, False, ["base", "kernel", "unattended_upgrades", "ufw"]),
     ],
 )
 def test_a_host_is_proven_by_the_roles_of_its_groups(groups, docker, sshd, pooler, wanted):
