@@ -17,6 +17,7 @@ from .parse_health import parse_health
 from .parse_workers import Hosts, external_workers, managed_workers, placed
 from .placeholders import Undefined, is_example_domain, is_placeholder, is_placeholder_secret
 from .reader import Reader, closest, kind, megabytes
+from .reserved import reserved
 from .sizing import PURPOSES
 
 APP_KEYS = (
@@ -442,6 +443,9 @@ def _env(read: Reader, data: Mapping[str, Any], key: str) -> dict[str, str]:
 
 def _relations(read: Reader, app: App, key: str) -> None:
     """What must fit together inside one app."""
+    if reserved(app.name) and any(backend.managed and backend.runtime == "systemd" for backend in app.backends):
+        what = "is a name of the system, and the app would share its user, unit or directory"
+        read.fail(key, what, f"Rename the app, e.g. {app.name[:26]}-app")
     managed: dict[str, str] = {}
     for backend in app.backends:
         path = f"{key}.backends.{backend.name}"

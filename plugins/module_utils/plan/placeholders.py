@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+# Whole words, and brackets only where they stand for a part: texts and commands of a user hold `your order` or `<h1>`, too.
 _SHAPE = re.compile(
-    r"change[-_ ]?me|replace[-_ ]?(me|this)|(^|[^a-z])your[-_ ]|[-_]here$|<[^<>]*>|^(x{3,}|todo|tbd|dummy|placeholder)$",
+    r"(?<![a-z])(change[-_ ]?me|replace[-_ ]?(me|this))(?![a-z])|(?<![a-z])your[-_]|^your( [a-z]+){1,2}$|[-_]here$"
+    r"|^<[^<>]*>$|(?<=[/:@=])<[a-z _-]+>|<[a-z _-]+>(?=[/:@]|\.[a-z])|^(x{3,}|todo|tbd|dummy|placeholder)$",
     re.IGNORECASE,
 )
 _WELL_KNOWN = {"password", "passw0rd", "admin", "admin123", "secret", "123456", "12345678", "example", "test"}

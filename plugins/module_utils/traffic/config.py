@@ -202,6 +202,11 @@ class App:
     drain: DrainLimits = field(default_factory=DrainLimits)
     workers: tuple[Worker, ...] = ()
 
+    @property
+    def one_step(self) -> float:
+        """Seconds that one step of a drain may hold the lock: the stop of an instance is the longest."""
+        return 10.0 + (self.runtime.stop_timeout if self.runtime is not None else 0)
+
     def members(self) -> dict[str, str]:
         """The slot of each ADDRESS:PORT that the edge sends requests to."""
         return {member: slot.name for slot in self.slots.values() for member in slot.members}

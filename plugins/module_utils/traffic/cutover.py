@@ -125,7 +125,8 @@ class Cutover:
             raise SlipwayError(f"slot {active} of {self.app.name} has the traffic on {self.app.host}: no candidate starts there.")
         changed = spare == request.to
         if changed and write:
-            with self.host.lock(self.app.name).held(f"{request.owner} preparing slot {request.to} of {self.app.name}", wait=2.0):
+            what = f"{request.owner} preparing slot {request.to} of {self.app.name}"
+            with self.host.lock(self.app.name).held(what, self.app.one_step):
                 self.host.leases(self.app.name).check(request.txn)
                 self.flags.drop_spare(request.to)
         return {"changed": changed, "outcome": "prepared", "from": active, "to": request.to, "txn": request.txn}
@@ -134,7 +135,7 @@ class Cutover:
         """Move traffic and hold it there with the dead man armed; raises SlipwayError after taking it back."""
         app, host = self.app, self.host
         app.slot(request.to)
-        with host.lock(app.name).held(f"{request.owner} moving {app.name} to {request.to}"):
+        with host.lock(app.name).held(f"{request.owner} moving {app.name} to {request.to}", app.one_step):
             attached = self._leftovers(request)
             host.leases(app.name).check(request.txn)
             if attached is not None:
@@ -152,7 +153,7 @@ class Cutover:
     def confirm(self, txn: Optional[str] = None, owner: str = "slipway") -> dict[str, object]:
         """Make the switch that waits final; raises SlipwayError when there is none or nginx does not bear it out."""
         app, host = self.app, self.host
-        with host.lock(app.name).held(f"{owner} confirming {app.name}", wait=2.0):
+        with host.lock(app.name).held(f"{owner} confirming {app.name}", app.one_step):
             tx = self.journal.pending()
             if tx is None or (txn is not None and tx.txn != txn):
                 return self._already(txn)

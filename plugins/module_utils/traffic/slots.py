@@ -84,7 +84,8 @@ class Slots:
             )
         if not write:
             return self._start(slot, driver, artifact, request, False)
-        with self.host.lock(self.app.name).held(f"{request.owner} starting slot {slot.name} of {self.app.name}"):
+        what = f"{request.owner} starting slot {slot.name} of {self.app.name}"
+        with self.host.lock(self.app.name).held(what, self.app.one_step):
             self.host.leases(self.app.name).check(request.txn)
             return self._start(slot, driver, artifact, request, True)
 
@@ -245,7 +246,8 @@ class Slots:
         changed = bool(alive) or (known is not None and known.state != "stopped")
         logs = _logs(driver) if changed else {}
         if write and changed:
-            with self.host.lock(self.app.name).held(f"{request.owner} stopping slot {slot.name} of {self.app.name}"):
+            what = f"{request.owner} stopping slot {slot.name} of {self.app.name}"
+            with self.host.lock(self.app.name).held(what, self.app.one_step):
                 self.host.leases(self.app.name).check(request.txn)
                 self.host.retire_timer(self.app.name, slot.name).cancel()
                 self._finish_requests(slot, driver, request)
@@ -301,7 +303,8 @@ class Slots:
         changed = any(count is not None for count in counted)
         remaining = sum(count or 0 for count in counted)
         if write and changed:
-            with self.host.lock(self.app.name).held(f"{request.owner} draining slot {slot.name} of {self.app.name}"):
+            what = f"{request.owner} draining slot {slot.name} of {self.app.name}"
+            with self.host.lock(self.app.name).held(what, self.app.one_step):
                 self.host.leases(self.app.name).check(request.txn)
                 now = self.host.clock.now()
                 begun = drain.Drain(self.host.machine.moment(self.host.clock), limits)

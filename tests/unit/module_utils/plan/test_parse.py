@@ -216,6 +216,19 @@ def test_all_problems_at_once_and_no_secret_among_them() -> None:
         assert secret not in text
 
 
+@pytest.mark.parametrize(
+    "name", ["root", "postgres", "docker", "sudo", "dpkg", "slipway", "postgresql", "getty", "systemd-resolve"]
+)
+def test_an_app_of_systemd_is_not_called_as_something_of_the_system(name: str) -> None:
+    raw = Raw(apps={name: spotik()}, groups=fleet().groups, hostvars=fleet().hostvars)
+    assert [(problem.key, problem.remedy) for problem in problems(raw)] == [
+        (f"slipway_apps.{name}", f"Rename the app, e.g. {name}-app")
+    ]
+    for backend in raw.apps[name]["backends"].values():
+        backend.update(runtime="docker")
+    assert problems(raw) == []
+
+
 def test_ports_of_two_apps_collide_through_the_green_slot() -> None:
     raw = fleet()
     other = spotik()
@@ -314,13 +327,45 @@ def test_overrides_have_types() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["changeme", "CHANGE_ME", "your-domain.org", "YOUR_KEY", "put_token_here", "replace-me", "<secret>", "xxx"]
+    "text",
+    [
+        "changeme",
+        "CHANGE_ME",
+        "your-domain.org",
+        "YOUR_KEY",
+        "put_token_here",
+        "replace-me",
+        "<secret>",
+        "xxx",
+        "postgresql://<user>:<password>@db",
+        "https://<host>.acme.org",
+        "your password",
+        "sha256:<digest>",
+        "CHANGE_ME_NOW",
+    ],
 )
 def test_placeholders(text: str) -> None:
     assert is_placeholder(text)
 
 
-@pytest.mark.parametrize("text", ["exchange.org", "mirror.your.org", "/where/here", "a<b", "yourself", "adhere", "exxxon"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exchange.org",
+        "mirror.your.org",
+        "/where/here",
+        "a<b",
+        "yourself",
+        "adhere",
+        "exxxon",
+        "Shop <shop@acme.org>",
+        "<h1>.*</h1>",
+        "sort < in > out",
+        "Track your orders",
+        "exchange-media.org",
+        "exchange members",
+    ],
+)
 def test_no_placeholders(text: str) -> None:
     assert not is_placeholder(text)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
@@ -363,6 +364,22 @@ def test_links_inside_are_fine(tmp_path: Path) -> None:
     assert new
     assert (target / "current").read_text(encoding="utf-8") == "x"
     assert archive.unpack(path, tmp_path / "releases", "v1")[2] is False
+
+
+def test_a_step_of_a_drain_is_waited_for(unit: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit.sensors.running.clear()
+    sleep, until = unit.clock.sleep, unit.clock.monotonic() + 35.0
+    with contextlib.ExitStack() as drain:
+
+        def step_ends(seconds: float) -> None:
+            sleep(seconds)
+            if unit.clock.monotonic() > until:
+                drain.close()
+
+        drain.enter_context(unit.host.lock("shop").held("retiring slot green of shop"))
+        monkeypatch.setattr(unit.clock, "sleep", step_ends)
+        done = Slots(unit.host, unit.app).start(Request("blue", Artifact("v1", archive="/v1.tar.gz")))
+    assert done["state"] == "staged"
 
 
 def test_old_releases_go(unit: World) -> None:
