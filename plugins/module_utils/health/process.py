@@ -59,10 +59,11 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class UnitProcess:
-    """The main process of a systemd unit."""
+    """The main process of a systemd unit; what it wrote before `since`, in seconds since the epoch, is of no interest."""
 
     runner: Runner
     unit: str
+    since: float = 0.0
 
     @property
     def name(self) -> str:
@@ -92,6 +93,8 @@ class UnitProcess:
     def logs(self, lines: int = LOG_LINES) -> list[str]:
         """From the journal: what the unit's processes wrote, not what systemd says about them."""
         argv = ["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"_SYSTEMD_UNIT={self.unit}"]
+        if self.since:
+            argv.append(f"--since=@{self.since:.3f}")
         return self.runner.run(argv, timeout=15).out.splitlines()[-lines:]
 
 

@@ -74,8 +74,12 @@ class UnitPlace:
         return hashlib.sha256("\0".join(parts).encode("utf-8", errors="surrogateescape")).hexdigest()
 
     def process(self) -> UnitProcess:
-        """The main process of the unit."""
-        return UnitProcess(self.host.runner, self.unit)
+        """The main process of the unit; its words from the last start on, not those of the releases that had the slot before."""
+        try:
+            since = self.env_file.stat().st_mtime
+        except FileNotFoundError:
+            since = 0.0
+        return UnitProcess(self.host.runner, self.unit, since)
 
     def start(self, artifact: Artifact, /) -> None:
         """Point the slot to the release and start the unit."""

@@ -153,6 +153,9 @@ def test_logs() -> None:
     assert ContainerProcess(runner, "c").logs(2) == ["two", "three"]
     assert UnitProcess(runner, "u.service").logs() == ["one", "two"]
     assert "_SYSTEMD_UNIT=u.service" in runner.calls[-1]
+    assert not any("--since" in word for word in runner.calls[-1])
+    UnitProcess(runner, "u.service", 12.5).logs()
+    assert "--since=@12.500" in runner.calls[-1]
 
 
 def test_identity_in_words() -> None:

@@ -18,7 +18,7 @@ from ansible_collections.slipway.server.plugins.module_utils.host.runner import 
 from ansible_collections.slipway.server.plugins.module_utils.traffic import archive
 from ansible_collections.slipway.server.plugins.module_utils.traffic.drivers import Artifact
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
-from ansible_collections.slipway.server.plugins.module_utils.traffic.slots import Request, Slots
+from ansible_collections.slipway.server.plugins.module_utils.traffic.slots import Request, Slots, processes
 
 from tests.unit.module_utils.traffic.world import CONFIG, FakeRunner, World
 
@@ -305,7 +305,10 @@ def test_units_run_from_an_archive(unit: World) -> None:
     own = unit.root / "etc/slipway/env/shop@blue-1.env"
     assert own.stat().st_mode & 0o777 == 0o600
     assert own.read_text(encoding="utf-8").splitlines()[:2] == ["PORT=3000", "BIND=10.0.0.1"]
+    os.utime(own, (12.5, 12.5))
+    processes(unit.host, unit.app, unit.app.slot("blue"))[0].logs()
     engine = engine_of(unit)
+    assert "--since=@12.500" in engine.calls[-1]
     assert (engine.units, engine.enabled) == ({"shop@blue-1.service": True}, {"shop@blue-1.service"})
     assert ["systemctl", "reset-failed", "shop@blue-1.service"] in engine.calls
     assert Slots(unit.host, unit.app).start(request)["changed"] is False
