@@ -49,16 +49,19 @@ i=0; while touch {state}/slots/filler.$i 2>/dev/null; do i=$((i+1)); done
 ! echo x 2>/dev/null >{state}/proof
 """
 EMPTY = "rm -f {state}/filler {state}/proof; find {state}/slots -name 'filler.*' -delete"
+# nginx sees its own tree of mounts: it is started anew for each, since a container that was restarted does not pass them on.
 MOUNT = """
 set -e
 mkdir /run/aside && cp -a {state}/. /run/aside/
 mount -t tmpfs -o size=4m,nr_inodes=400,mode=755 tmpfs {state}
 cp -a /run/aside/. {state}/ && rm -r /run/aside
+systemctl restart nginx
 """
 UNMOUNT = """
 set -e
 mkdir /run/aside && cp -a {state}/. /run/aside/ && umount {state}
 find {state} -mindepth 1 -delete && cp -a /run/aside/. {state}/ && rm -r /run/aside
+systemctl restart nginx
 """
 SESSIONS = "for try in $(seq 50); do pkill -9 -f 'ssh[d].*: root' && exit 0; sleep 0.05; done; exit 1"
 CLOCK = "/usr/lib/slipway/slipway/host/clock.py"
