@@ -21,14 +21,18 @@ description:
   - Services that run already keep their limits until they are started again. Units with limits of their own keep those.
 author: slipway.server contributors
 options:
+  state:
+    description: V(absent) removes the drop-ins; the kernel gets back what other files give it, or else what it had before.
+    type: str
+    choices: [present, absent]
+    default: present
   path:
     description: The drop-in. It belongs to this module entirely.
     type: path
     default: /etc/sysctl.d/60-slipway.conf
   settings:
-    description: Keys and values.
+    description: Keys and values; required when O(state=present).
     type: dict
-    required: true
   live:
     description:
       - Whether the running kernel is changed too. C(auto) writes everything on a host with a kernel of its own, and in a
@@ -87,6 +91,10 @@ EXAMPLES = r"""
     limits:
       nofile: 8192
       core: 0
+
+- name: Have everything as it was
+  slipway.server.kernel_settings:
+    state: absent
 """
 
 RETURN = r"""
@@ -128,8 +136,9 @@ from ansible_collections.slipway.server.plugins.module_utils.settings import con
 from ansible_collections.slipway.server.plugins.module_utils.settings.readback import look
 
 SPEC = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "path": {"type": "path", "default": "/etc/sysctl.d/60-slipway.conf"},
-    "settings": {"type": "dict", "required": True},
+    "settings": {"type": "dict"},
     "live": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
     "strict": {"type": "bool", "default": True},
     "optional": {"type": "list", "elements": "str", "default": []},
@@ -141,8 +150,10 @@ SPEC = {
 
 def main() -> None:
     """Read parameters, ask the library, answer."""
-    module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
+    module = QuietModule(argument_spec=SPEC, supports_check_mode=True, required_if=[("state", "present", ["settings"])])
     given, runner = module.params, Runner()
+    if given["state"] == "absent":
+        given.update(settings={}, optional=[], router="auto", limits={}, readback=[])
     declared = sysctl.Declared(
         Path(given["path"]), given["settings"], given["live"], given["strict"], given["router"], given["optional"]
     )

@@ -71,7 +71,7 @@ def _run(argv: tuple[str, ...], environment: Mapping[str, str], until: float) ->
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
-            env={**os.environ, "LC_ALL": "C.UTF-8", **environment},
+            env={**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "", **environment},
             start_new_session=True,
         )
     finally:

@@ -53,7 +53,8 @@ class Runner:
         # Not above: the command slipway rolls back without running anything, and faster without this import.
         import subprocess
 
-        environment = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
+        # LANGUAGE is asked before LC_ALL, by Python's programs always.
+        environment = {**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "", **(env or {})}
         try:
             done = subprocess.run(
                 list(argv),

@@ -26,6 +26,7 @@ from .packages import ensure_present
 from .readback import Seen
 
 NAME = "base"
+LOGIN = "base-login"
 LOG = ("sshd", "sshd-session", "sudo")
 """Under which names it is said why a login failed."""
 PARTS = (
@@ -142,7 +143,7 @@ class Base:
         off = settings.services_off if present else ()
         units = [*parts.units, *(_on_again(name, steps) for name, steps in self.originals.units.items() if name not in off)]
         return (
-            Transaction("base-login", **_sorted(login)),
+            Transaction(LOGIN, **_sorted(login)),
             Transaction(
                 NAME,
                 **_sorted(plain),
@@ -202,7 +203,8 @@ class Base:
                 self.runner.must(["visudo", "-c", "-q"])
 
         then: list[list[str]] = [] if present else [["rm", "--recursive", "--force", str(self.originals.folder)]]
-        arming.carry(change, [item.path for item in done.login], [], then)
+        record = manifest.place(LOGIN, self.root / str(manifest.FOLDER).lstrip("/"))
+        arming.carry(change, [*(item.path for item in done.login), record], [], then)
 
 
 def _refuse_unfinished(arming: Arming) -> None:

@@ -43,19 +43,24 @@ def entry(declared: State) -> dict[str, str]:
     return {**found, "sha256": digest(declared.content)} if declared.kind == "file" else found
 
 
+def place(owner: str, folder: Path = FOLDER) -> Path:
+    """The file with what `owner` declared. A guarded change holds it, too: taken back, the old record is right again."""
+    return folder / (re.sub(r"[^A-Za-z0-9@._-]", "_", owner) + ".json")
+
+
 def record(owner: str, declared: Iterable[tuple[Path, State]], folder: Path = FOLDER) -> None:
     """Keep what `owner` declares; paths that are to be gone are forgotten, and so is an owner that has nothing else."""
     kept = {str(path): entry(state) for path, state in declared if state.kind != "absent"}
-    place = folder / (re.sub(r"[^A-Za-z0-9@._-]", "_", owner) + ".json")
+    path = place(owner, folder)
     text = json.dumps(kept, indent=1, sort_keys=True) + "\n" if kept else None
-    if disk.read_text(place) == text:
+    if disk.read_text(path) == text:
         return
     if text is None:
-        disk.remove(place)
+        disk.remove(path)
         return
     disk.make_directories(folder.parent)
     disk.make_directories(folder, 0o700)
-    disk.atomic_write(place, text, 0o600)
+    disk.atomic_write(path, text, 0o600)
 
 
 def differences(kept: Mapping[str, Any], actual: State) -> str:

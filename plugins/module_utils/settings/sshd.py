@@ -24,6 +24,7 @@ from ..host import files as disk
 from ..host.clock import Clock, parse_time
 from ..host.runner import Runner
 from ..host.session import Login
+from . import manifest
 from . import sshd_accounts as accounts
 from . import sshd_policy as policies
 from . import sshd_stage as staging
@@ -350,7 +351,8 @@ class Sshd:
             self.runner.must(step.argv, data=step.data)
         removals = [step.argv for step in wish.removals]
         if done.changes:
-            arming.carry(change, [item.path for item in done.changes], self._back(), removals)
+            paths = [*(item.path for item in done.changes), manifest.place(NAME)]
+            arming.carry(change, paths, self._back(), removals)
             return
         change()
         for argv in removals:

@@ -215,7 +215,7 @@ class Sysctl:
                 right[key] = value
         outcome.file_after = render(wanted, outcome.file_only if container else ())
         others = self._others(declared.path)
-        for key in sorted((set(on_disk) | set(before)) - set(wanted)):
+        for key, _none in ordered(dict.fromkeys((set(on_disk) | set(before)) - set(wanted), "")):
             live = self.read(key)
             back = others.get(key, (before.get(key), ""))[0]
             write = live is not None and back is not None and back != live and writes_live(key, declared.live, container)
@@ -351,5 +351,7 @@ class Sysctl:
     def _forget(self, wanted: Mapping[str, str]) -> None:
         before = self._memory()
         kept = {key: value for key, value in before.items() if key in wanted}
-        if kept != before:
+        if not kept:
+            disk.remove(self.memory)
+        elif kept != before:
             disk.atomic_write(self.memory, json.dumps(kept, indent=1, sort_keys=True) + "\n")

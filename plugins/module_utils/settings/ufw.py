@@ -254,7 +254,12 @@ class Ufw:
             change()
         else:
             back = [INIT, "force-reload"] if running else [INIT, "force-stop"]
-            arming.carry(change, [*(self.root / path for path in outcome.files), self.root / WANTS], [back])
+            paths = [
+                *(self.root / path for path in outcome.files),
+                self.root / WANTS,
+                manifest.place("ufw", self.root / MANIFEST),
+            ]
+            arming.carry(change, paths, [back])
 
     def _keep(self, live: Live, outcome: Outcome) -> None:
         if not live.at_boot:

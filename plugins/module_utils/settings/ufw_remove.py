@@ -53,7 +53,7 @@ def remove(host: Ufw, ssh_ports: Sequence[int], check_mode: bool = False, arming
         change()
         kept.forget_all()
     else:
-        paths = [*(each.path for each in changes), host.root / WANTS]
+        paths = [*(each.path for each in changes), host.root / WANTS, manifest.place("ufw", host.root / MANIFEST)]
         arming.carry(change, paths, [[INIT, "force-reload"]], [["rm", "--recursive", "--force", str(kept.folder)]])
     manifest.record("ufw", [], host.root / MANIFEST)
     return outcome

@@ -153,7 +153,10 @@ def test_a_run_that_finds_an_unconfirmed_change_does_not_say_that_all_is_well(ro
     b.Base(host, Login(), root=root).converge(settings(), True, arming)
     with pytest.raises(b.BaseError, match=r"change t1 by a playbook as ann is not confirmed yet; it takes itself back in"):
         run(root, host)
+    record = root / "var/lib/slipway/files/base-login.json"
+    assert record.exists()
     assert arming.guard.revert("t1")
+    assert not record.exists()
     assert run(root, host).login
 
 

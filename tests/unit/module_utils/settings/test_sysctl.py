@@ -313,3 +313,15 @@ def test_huge_pages_that_a_long_running_kernel_cannot_give_come_with_its_next_st
     later = host.run(wanted)
     assert (later.changed, later.pending, host.live("vm.nr_hugepages")) == (True, {}, "700")
     assert not host.run(wanted).changed
+
+
+def test_let_go_forwarding_goes_first_and_nothing_is_left(host):
+    host.reset = {"net.ipv4.conf.all.rp_filter": "7"}
+    host.write("proc/sys/net/ipv4/ip_forward", "0\n")
+    host.run({"net.ipv4.ip_forward": 1, "net.ipv4.conf.all.rp_filter": 1})
+    assert (host.live("net.ipv4.ip_forward"), host.live("net.ipv4.conf.all.rp_filter")) == ("1", "1")
+    host.run({})
+    assert (host.live("net.ipv4.ip_forward"), host.live("net.ipv4.conf.all.rp_filter")) == ("0", "0")
+    assert not host.path.exists()
+    assert not (host.root / "var/lib/slipway/kernel/sysctl-before.json").exists()
+    assert not host.run({}).changed

@@ -332,6 +332,26 @@ def test_a_change_of_files_waits_for_its_confirmation_and_comes_back(host):
     assert before == {path.name: path.read_bytes() for path in (host.root / "etc").rglob("*") if path.is_file()}
 
 
+def test_what_was_taken_back_is_not_what_is_owned(host):
+    record = host.root / ufw.MANIFEST / "ufw.json"
+    armed = arming(host)
+    ufw.Ufw(host, host.root).apply(build(), [22], arming=armed)
+    armed.guard.revert()
+    assert not record.exists()
+    ufw.Ufw(host, host.root).apply(build(), [22])
+    kept = record.read_text()
+    armed = arming(host)
+    ufw.Ufw(host, host.root).apply(build([{"port": 443}]), [22], arming=armed)
+    assert record.read_text() != kept
+    armed.guard.revert()
+    assert record.read_text() == kept
+    armed = arming(host)
+    ufw_remove.remove(ufw.Ufw(host, host.root), [22], arming=armed)
+    assert not record.exists()
+    armed.guard.revert()
+    assert record.read_text() == kept
+
+
 def test_what_was_opened_in_the_kernel_by_hand_is_repaired_at_once(host):
     ufw.Ufw(host, host.root).apply(build(), [22])
     host.tables["iptables"] += "\n-A ufw-user-input -p tcp --dport 9000 -j ACCEPT"
