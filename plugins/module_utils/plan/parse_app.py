@@ -426,6 +426,8 @@ def _env(read: Reader, data: Mapping[str, Any], key: str) -> dict[str, str]:
             if name in both:
                 read.fail(below, f"is also set in {both[name]}", "Keep one of the two")
             both[name] = path
+            if isinstance(value, str) and shape.too_long(name, value):
+                read.fail(below, f"has more than {shape.ENV_LINE} bytes, which an env file cannot carry", "Ship it as a file")
             if part == "secrets":
                 check_secret(read, value, below, name)
             elif isinstance(value, str):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import ipaddress
 import re
@@ -31,6 +32,9 @@ USER = re.compile(r"[a-z0-9_][a-z0-9_-]{0,31}(:[a-z0-9_][a-z0-9_-]{0,31})?")
 LINE = re.compile(r"[^\0\n\r]+")
 PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]+")
 
+# Bytes of one line of an env file, name included, that Docker can read.
+ENV_LINE = 65_000
+
 _KINDS = {
     bool: "a boolean",
     int: "a number",
@@ -47,7 +51,7 @@ def kind(value: Any) -> str:
     for python, words in _KINDS.items():
         if isinstance(value, python):
             return words
-    return type(value).__name__
+    return "a date" if isinstance(value, datetime.date) else type(value).__name__
 
 
 def closest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -62,6 +66,11 @@ def megabytes(text: str) -> int:
         return 0
     number, unit = int(text[:-1]), text[-1].lower()
     return {"k": max(1, number // 1024), "m": number, "g": number * 1024}[unit]
+
+
+def too_long(name: str, value: str) -> bool:
+    """Whether a line of an env file would have more bytes than its reader takes."""
+    return len(f"{name}={value}".encode("utf-8", "surrogateescape")) > ENV_LINE
 
 
 class Reader:

@@ -166,6 +166,8 @@ def test_the_sample_inventories_are_sound() -> None:
         ("secrets/JWT_SECRET", "short-but-real-20chr", "secrets.JWT_SECRET", "fewer than 32"),
         ("secrets/API_KEY", "tooshort", "secrets.API_KEY", "fewer than 16"),
         ("secrets/API_KEY", "", "secrets.API_KEY", "placeholder or empty"),
+        ("secrets/API_KEY", "ü" * 33000, "secrets.API_KEY", "more than 65000 bytes"),
+        ("env/LONG", "y" * 65000, "env.LONG", "more than 65000 bytes"),
         ("secrets/API_KEY", "password", "secrets.API_KEY", "placeholder or empty"),
         ("secrets/API_KEY", 1234567890123456, "secrets.API_KEY", "YAML read a number"),
         ("secrets/API_KEY", None, "secrets.API_KEY", "is missing"),
