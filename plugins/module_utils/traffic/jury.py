@@ -142,11 +142,11 @@ class LogJury:
         return "enough" if enough and "enough" not in self._judged else None
 
     def _judge(self, candidate: Figures) -> Verdict:
-        beside = self._step.get(self.source, Figures(self.source))
+        control = self._step.get(self.source, Figures(self.source))
         # Too few beside it in this step: then it is compared with what came before the step, too.
-        control = beside if beside.requests >= LEAST_CONTROL else self._before
+        beside = control.requests >= LEAST_CONTROL
         look = min(max(self._looks, 1), self.looks)
-        return judge(candidate, control, self.limits, look, self.looks)
+        return judge(candidate, control if beside else self._before, self.limits, look, self.looks, beside)
 
     def _text(self, verdict: Verdict) -> str:
         control = verdict.control.line() if verdict.control.requests else "nothing to compare with"

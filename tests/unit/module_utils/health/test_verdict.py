@@ -112,6 +112,13 @@ def test_slow_answers() -> None:
     assert judge(slot(200, ms=200.0), None, LIMITS).warnings[1:] == ("mean 290 ms, limit 200 ms for a warning",)
 
 
+@pytest.mark.parametrize(("ms", "beside", "wanted"), [(4, True, "fail"), (4, False, "pass"), (20, False, "fail")])
+def test_a_few_milliseconds_count_only_beside_the_control(ms: float, beside: bool, wanted: str) -> None:
+    verdict = judge(slot(200, ms=2 * ms), slot(200, ms=ms), LIMITS, 1, 10, beside)
+    assert verdict.outcome == wanted
+    assert any("another time" in warning for warning in verdict.warnings) == (wanted == "pass")
+
+
 def test_slow_by_nature() -> None:
     verdict = judge(slot(200, ms=600.0), slot(200, ms=600.0), LIMITS)
     assert verdict.outcome == "pass"
