@@ -16,4 +16,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """By name."""
-        return {"slipway_order": lambda hosts, groups: order.order(groups, hosts), "slipway_proofs": order.proofs}
+        return {
+            "slipway_leases": order.leases,
+            "slipway_order": lambda hosts, groups: order.order(groups, hosts),
+            "slipway_proofs": order.proofs,
+        }

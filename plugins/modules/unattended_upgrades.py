@@ -21,7 +21,8 @@ author: slipway.server contributors
 options:
   state:
     description:
-      - V(absent) removes what V(present) wrote. Timers go on, with the distribution's own settings.
+      - V(absent) removes what V(present) wrote. Timers go on with the distribution's own settings, unless they were disabled or
+        masked before.
       - V(verified) changes nothing, reads back, and lets the dry run prove the origins.
     type: str
     choices: [present, absent, verified]

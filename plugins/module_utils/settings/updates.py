@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -13,11 +13,16 @@ from ..host.clock import Clock
 from ..host.files import read_text
 from ..host.preflight import os_release
 from ..host.runner import Runner
+from . import manifest
 from .converge import MARKERS, UNIT_FOLDER, Converger, FileSpec, LinkSpec, Outcome, Transaction, UnitSpec
+from .originals import Originals
 from .readback import Seen, look
 
 CONF = Path("/etc/apt/apt.conf.d/52-slipway-unattended-upgrades.conf")
 DROP_IN = UNIT_FOLDER / "apt-daily-upgrade.timer.d/52-slipway.conf"
+WANTS = "timers.target.wants"
+"""Its links are what enables a timer."""
+ORIGINALS = "var/lib/slipway/unattended_upgrades"
 STAMP = "/var/lib/systemd/timers/stamp-apt-daily-upgrade.timer"
 """Its time is what systemd takes for the timer's last run (systemd.timer(5), Persistent)."""
 TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
@@ -274,6 +279,8 @@ class Updates:
         self.clock = clock or Clock()
         self.root = root
         self.markers = markers
+        self.originals = Originals(root / ORIGINALS).load()
+        self.folder = root / str(UNIT_FOLDER).lstrip("/")
         release = os_release(read_text(root / "etc/os-release") or "")
         self.platform = platform(release, runner.run(["apt-cache", "policy"]).out)
 
@@ -287,14 +294,14 @@ class Updates:
     def ensure(self, wanted: Wanted, check_mode: bool) -> Outcome:
         """Bring apt and its timers to what is declared; raises UpdatesError, ConvergeError."""
         origins = self.origins(wanted)
-        folder = self.root / str(UNIT_FOLDER).lstrip("/")
+        off = masked(self.folder)
         transaction = Transaction(
             name="unattended_upgrades",
             files=(
                 FileSpec(CONF, configuration(wanted, origins), effect="none"),
                 FileSpec(DROP_IN, timer(wanted), effect="restart"),
             ),
-            links=tuple(LinkSpec(path, None, "daemon-reload") for path in masked(folder)),
+            links=tuple(LinkSpec(path, None, "daemon-reload") for path in off),
             units=(UnitSpec(TIMERS[0], on_change="none"), UnitSpec(TIMERS[1], follows=(DROP_IN,))),
             validate=(
                 ("apt-config", "dump"),
@@ -307,19 +314,42 @@ class Updates:
             check_timeout=60.0,
             readback=tuple(checks(wanted, origins)),
         )
+        if not check_mode:
+            wants = (self.folder / f"{WANTS}/{name}" for name in TIMERS)
+            self.originals.keep([*off, *(path for path in wants if not path.is_symlink())])
         outcome = Converger(self.runner, self.clock, self.markers).run(transaction, check_mode)
+        self._remember_started(outcome, check_mode)
         outcome.seen = self._with_archives(wanted, outcome.seen)
         return outcome
 
     def remove(self, check_mode: bool) -> Outcome:
-        """Take both files away, so that the distribution's own settings count; raises ConvergeError."""
+        """Take both files away, and have timers masked, disabled and stopped that were before; raises ConvergeError."""
+        back = self.originals.back((), {})
+        links = tuple(replace(spec, effect="daemon-reload") for spec in back if isinstance(spec, LinkSpec))
+        gone = tuple(spec for spec in back if isinstance(spec, FileSpec))
+        stopped = tuple(UnitSpec(name, None, "stopped", "none") for name in self.originals.units)
+        # Where nothing was changed, or the timer did not run, it is left as it is.
+        follows = DROP_IN.exists() and TIMERS[1] not in self.originals.units
+        running = (UnitSpec(TIMERS[1], None, follows=(DROP_IN,)),) if follows else ()
         transaction = Transaction(
             name="unattended_upgrades",
-            files=(FileSpec(CONF, None, effect="none"), FileSpec(DROP_IN, None, effect="restart")),
-            units=(UnitSpec(TIMERS[1], None, follows=(DROP_IN,)),),
+            files=(FileSpec(CONF, None, effect="none"), FileSpec(DROP_IN, None, effect="restart"), *gone),
+            links=links,
+            units=(*running, *stopped),
             apply=(("touch", "--", STAMP),),
         )
-        return Converger(self.runner, self.clock, self.markers).run(transaction, check_mode)
+        outcome = Converger(self.runner, self.clock, self.markers).run(transaction, check_mode)
+        if not check_mode:
+            self.originals.forget_all()
+            # A link that is back belongs to whoever made it.
+            manifest.record("unattended_upgrades", (), self.markers.parent / manifest.FOLDER.name)
+        return outcome
+
+    def _remember_started(self, outcome: Outcome, check_mode: bool) -> None:
+        started = [name for name in TIMERS if f"start {name}" in outcome.actions]
+        if started and not check_mode:
+            self.originals.units.update({name: ["start"] for name in started})
+            self.originals.store()
 
     def verify(self, wanted: Wanted) -> Seen:
         """Read everything back and let the upgrades run without installing anything; raises UpdatesError."""

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.slipway.server.plugins.module_utils.plan.order import order, proofs
+from ansible_collections.slipway.server.plugins.module_utils.plan.order import leases, order, proofs
 
 GROUPS = {
     "edge": ["lb2", "lb1", "all"],
@@ -43,3 +43,9 @@ def test_a_host_of_several_groups_goes_with_the_last_of_them_and_others_are_left
 )
 def test_a_host_is_proven_by_the_roles_of_its_groups(groups, docker, sshd, pooler, wanted):
     assert proofs(groups, docker, sshd, pooler) == wanted
+
+
+def test_leases_are_of_the_applications_on_the_hosts_that_count():
+    plans = {"web1": {"app_apps": {"shop": {}, "blog": {}}}, "db1": {}, "web2": {"app_apps": {"shop": {}}}}
+    assert leases(plans, ["web1", "db1"]) == [("web1", "shop"), ("web1", "blog")]
+    assert leases(plans, []) == []

@@ -130,18 +130,29 @@ class Host(Runner):
     def __init__(self, wanted, origins, trial=0, last="success"):
         self.values = {check["argv"][-1]: check["equals"] for check in u.checks(wanted, origins) if "equals" in check}
         self.trial, self.last, self.asked = trial, last, []
+        self.stopped: set[str] = set()
 
     def run(self, argv, data=None, timeout=600.0, env=None):
         self.asked.append(list(argv))
         if argv[0] == "apt-cache":
             return Result(0, policy(*DEBIAN), "")
         if argv[0] == "apt-config":
-            return Result(0, self.values[argv[-1]] + "\n", "")
+            return Result(0, self.values.get(argv[-1], "") + "\n", "")
         if argv[0] == "sh":
             return Result(self.trial, "wanted this, but it says: that" if self.trial else "", "")
         if "--property=Result" in argv:
             return Result(0, self.last + "\n", "")
+        if argv[:2] == ["systemctl", "show"] and argv[-1] in u.TIMERS and "--" in argv:
+            return Result(0, "\n\n".join(self._unit(name) for name in argv[argv.index("--") + 1 :]), "")
+        if argv[:2] == ["systemctl", "start"]:
+            self.stopped.discard(argv[-1])
+        if argv[:2] == ["systemctl", "stop"]:
+            self.stopped.add(argv[-1])
         return Result(0, "ActiveState=active\nUnitFileState=enabled\nLoadState=loaded\nNextElapseUSecRealtime=Sat\n", "")
+
+    def _unit(self, name):
+        active = "inactive" if name in self.stopped else "active"
+        return f"Id={name}\nLoadState=loaded\nActiveState={active}\nUnitFileState=enabled"
 
 
 @pytest.mark.parametrize(
@@ -205,3 +216,33 @@ def test_taken_away_only_the_own_files_go_and_the_timer_follows(root, tmp_path, 
     assert (u.CONF.exists(), u.DROP_IN.exists(), other.exists()) == (False, False, True)
     assert ["touch", "--", u.STAMP] in host.asked
     assert updates.remove(check_mode=False).changes == []
+
+
+def test_taken_away_what_was_masked_and_disabled_is_so_again(root, tmp_path, monkeypatch):
+    for name in ("CONF", "DROP_IN"):
+        monkeypatch.setattr(u, name, tmp_path / name)
+    units = root / "etc/systemd/system"
+    (units / "timers.target.wants").mkdir(parents=True)
+    masked, wants = units / "apt-daily-upgrade.service", units / "timers.target.wants"
+    masked.symlink_to("/dev/null")
+    enabled = wants / "apt-daily-upgrade.timer"
+    enabled.symlink_to("/lib/systemd/system/apt-daily-upgrade.timer")
+    host = Host(u.Wanted(), u.security(u.Updates(Host(u.Wanted(), ()), root=root).platform))
+    host.stopped = {"apt-daily.timer"}
+
+    def updates():
+        return u.Updates(host, root=root, markers=tmp_path / "markers")
+
+    updates().ensure(u.Wanted(), check_mode=False)
+    assert not masked.is_symlink()
+    assert ["systemctl", "start", "--", "apt-daily.timer"] in host.asked
+    (wants / "apt-daily.timer").symlink_to("/lib/systemd/system/apt-daily.timer")  # as `systemctl enable` does
+    updates().ensure(u.Wanted(), check_mode=False)
+    assert updates().remove(check_mode=True).changed
+    updates().remove(check_mode=False)
+    assert str(masked.readlink()) == "/dev/null"
+    assert [path.name for path in wants.iterdir()] == ["apt-daily-upgrade.timer"]
+    assert ["systemctl", "stop", "--", "apt-daily.timer"] in host.asked
+    assert not (root / u.ORIGINALS).exists()
+    host.stopped = set(u.TIMERS)
+    assert not updates().remove(check_mode=False).changed
