@@ -66,6 +66,12 @@ options:
     description: Also start a release that was taken back before.
     type: bool
     default: false
+  first:
+    description:
+      - For O(state=stopped) where no release was ever proven - the slot may be stopped although requests would go to it. A host
+        that remembers a proven release refuses it nevertheless.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Compares what runs with what is asked for, really probing it.
@@ -153,6 +159,7 @@ def main() -> None:
             "txn": {"type": "str"},
             "owner": {"type": "str", "default": "ansible"},
             "force": {"type": "bool", "default": False},
+            "first": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -166,7 +173,8 @@ def main() -> None:
         if given["state"] == "started" and app.slot(given["slot"]).managed and not given["release"]:
             module.fail_json(msg=f"slot {given['slot']} of {app.name} needs `release` to be started.")
         artifact = Artifact(given["release"] or "external", given["image"], given["archive"], given["sha256"])
-        request = Request(given["slot"], artifact, given["active"], given["txn"], given["owner"], given["force"])
+        named = (given["active"], given["txn"], given["owner"], given["force"], given["first"])
+        request = Request(given["slot"], artifact, *named)
         known = host.records(app.name).slot(given["slot"])
         before = f"{known.release or '-'} {known.state}\n" if known is not None else "- unused\n"
         if given["state"] == "started":

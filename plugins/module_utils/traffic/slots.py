@@ -25,7 +25,10 @@ QUIET = 300.0
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. `active`: the slot that the edges serve, when the caller knows it from them."""
+    """What is asked for. `active`: the slot that the edges serve, when the caller knows it from them.
+
+    `first`: no release was ever proven, so the slot that requests would go to may be stopped, too.
+    """
 
     slot: str
     artifact: Optional[Artifact] = None
@@ -33,6 +36,7 @@ class Request:
     txn: Optional[str] = None
     owner: str = "slipway"
     force: bool = False
+    first: bool = False
 
 
 class Slots:
@@ -318,7 +322,8 @@ class Slots:
 
     def _refuse_active(self, slot: Slot, request: Request) -> None:
         active = self.active(request.active)
-        if active == slot.name:
+        proven = not request.first or bool(self.records.traffic().releases)
+        if active == slot.name and proven:
             raise SlipwayError(
                 f"slot {slot.name} of {self.app.name} has the traffic on {self.app.host}: it is not stopped. "
                 "Move the traffic first."

@@ -18,6 +18,7 @@ from ansible_collections.slipway.server.plugins.module_utils.host.runner import 
 from ansible_collections.slipway.server.plugins.module_utils.traffic import archive
 from ansible_collections.slipway.server.plugins.module_utils.traffic.drivers import Artifact
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
+from ansible_collections.slipway.server.plugins.module_utils.traffic.records import Traffic
 from ansible_collections.slipway.server.plugins.module_utils.traffic.slots import Request, Slots, processes
 
 from tests.unit.module_utils.traffic.world import CONFIG, FakeRunner, World
@@ -233,6 +234,22 @@ def test_the_slot_with_the_traffic_is_not_touched(dock: World) -> None:
     dock.sensors.well["blue"] = False
     with pytest.raises(SlipwayError, match=r"status 503\. Deploy v1 into another slot, or roll back"):
         start(dock)
+
+
+def test_a_first_release_that_proved_itself_nowhere_is_removed_though_requests_would_go_to_it(dock: World) -> None:
+    start(dock)
+    slots = Slots(dock.host, dock.app)
+    with pytest.raises(SlipwayError, match="it is not stopped"):
+        slots.stop(Request("blue", active="blue"))
+    assert slots.stop(Request("blue", active="blue", first=True))["changed"]
+    assert engine_of(dock).containers == {}
+
+
+def test_a_release_that_was_proven_is_no_first_one(dock: World) -> None:
+    start(dock)
+    dock.host.records("shop").save_traffic(Traffic("blue", None, {"blue": "v1"}))
+    with pytest.raises(SlipwayError, match="it is not stopped"):
+        Slots(dock.host, dock.app).stop(Request("blue", active="blue", first=True))
 
 
 def test_marking_active_demotes_the_other(dock: World) -> None:
