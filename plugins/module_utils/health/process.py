@@ -92,10 +92,11 @@ class UnitProcess:
 
     def logs(self, lines: int = LOG_LINES) -> list[str]:
         """From the journal: what the unit's processes wrote, not what systemd says about them."""
-        argv = ["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"_SYSTEMD_UNIT={self.unit}"]
+        # Backwards: with --since, systemd 252 takes --lines for the first ones.
+        argv = ["journalctl", "--no-pager", "--output=cat", "--reverse", f"--lines={lines}", f"_SYSTEMD_UNIT={self.unit}"]
         if self.since:
             argv.append(f"--since=@{self.since:.3f}")
-        return self.runner.run(argv, timeout=15).out.splitlines()[-lines:]
+        return self.runner.run(argv, timeout=15).out.splitlines()[:lines][::-1]
 
 
 @dataclass(frozen=True)

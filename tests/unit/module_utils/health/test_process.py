@@ -151,7 +151,7 @@ def test_a_container_that_comes_and_goes() -> None:
 def test_logs() -> None:
     runner = Says("one\ntwo\n", err="three\n")
     assert ContainerProcess(runner, "c").logs(2) == ["two", "three"]
-    assert UnitProcess(runner, "u.service").logs() == ["one", "two"]
+    assert UnitProcess(runner, "u.service").logs() == ["two", "one"]  # it is asked backwards
     assert "_SYSTEMD_UNIT=u.service" in runner.calls[-1]
     assert not any("--since" in word for word in runner.calls[-1])
     UnitProcess(runner, "u.service", 12.5).logs()
