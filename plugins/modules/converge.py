@@ -342,7 +342,10 @@ def main() -> None:
             wanted, refused = sandboxed.add(wanted, runner, params["sandbox"], module.check_mode)
         if not module.check_mode:
             sandboxed.refuse(wanted, runner, params["trials"])
-        converger = converge.Converger(runner, arming=arming(runner, params["name"], params["guarded"]))
+        guarded = arming(runner, params["name"], params["guarded"])
+        if guarded is not None:
+            armed.tell(guarded.guard, module.warn, not module.check_mode)
+        converger = converge.Converger(runner, arming=guarded)
         done = converger.run(wanted, module.check_mode)
     except (converge.ConvergeError, armed.GuardError, OSError) as error:
         module.fail_json(msg=str(error))

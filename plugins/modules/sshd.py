@@ -132,7 +132,7 @@ guard:
 from typing import Any
 
 from ansible_collections.slipway.server.plugins.module_utils.guard import install
-from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Arming, Guard, GuardError, TakenBack
+from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Arming, Guard, GuardError, TakenBack, tell
 from ansible_collections.slipway.server.plugins.module_utils.guard.carried import carried
 from ansible_collections.slipway.server.plugins.module_utils.guard.deadman import ArmingFailed
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
@@ -208,6 +208,7 @@ def main() -> None:
     owner = f"a playbook as {connection.user or 'root'}"
     arming = Arming(Guard(sshd.NAME, runner), lambda: install.ensure(carried(), runner), params["seconds"], owner)
     try:
+        tell(arming.guard, module.warn, not module.check_mode)
         if params["state"] == "verified":
             module.exit_json(changed=False, files_changed=[], actions=[], ports=host.verify(policy(params)), guard={})
         wanted = policy(params) if params["state"] == "present" else None

@@ -149,7 +149,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.guard import install
-from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Arming, Guard, GuardError, TakenBack
+from ansible_collections.slipway.server.plugins.module_utils.guard.armed import Arming, Guard, GuardError, TakenBack, tell
 from ansible_collections.slipway.server.plugins.module_utils.guard.carried import carried
 from ansible_collections.slipway.server.plugins.module_utils.guard.deadman import ArmingFailed
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import CommandFailed, Runner
@@ -201,6 +201,7 @@ def main() -> None:
     host = ufw.Ufw(runner)
     arming = Arming(Guard("ufw", runner), lambda: install.ensure(carried(), runner), params["seconds"], "a playbook")
     try:
+        tell(arming.guard, module.warn, not module.check_mode)
         firewall, warnings = build(
             [{key: value for key, value in rule.items() if value is not None} for rule in params["rules"]],
             [{key: value for key, value in rule.items() if value is not None} for rule in params["container_rules"]],

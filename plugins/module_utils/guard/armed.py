@@ -157,10 +157,13 @@ class Guard:
             self.runner.must(argv)
         return record
 
-    def revert(self, txn: str = "", reason: str = "by hand", booting: bool = False) -> Optional[dict[str, Any]]:
+    def revert(
+        self, txn: str = "", reason: str = "by hand", booting: bool = False, alone: bool = False
+    ) -> Optional[dict[str, Any]]:
         """Put the old bytes back and make them effective; None when nothing is armed under this name (and `txn`).
 
-        While the host boots nothing runs yet that would have to be told. Raises GuardError when bytes could not be put back.
+        While the host boots nothing runs yet that would have to be told. `alone`: nobody sees it happen, so the next run says it.
+        Raises GuardError when bytes could not be put back.
         """
         if not self.folder.is_dir():
             return None
@@ -171,9 +174,23 @@ class Guard:
             faults = snapshot.restore(record.saved, self.folder / "saved")
             if faults:
                 raise GuardError("; ".join(faults))
-            last = self._end(record, "reverted", reason, self._make_effective(record, booting))
+            last = self._end(record, "reverted", reason, self._make_effective(record, booting), alone)
         self.timer.disarm()
         return last
+
+    def unheard(self, hear: bool) -> Optional[str]:
+        """What nobody saw: that the last change took itself back. With `hear` it counts as said from now on."""
+        last = self.last()
+        if not last.get("unheard"):
+            return None
+        if hear:
+            disk.atomic_write(self.folder / "last.json", json.dumps({**last, "unheard": False}, indent=1) + "\n", 0o600)
+        ago = max(0.0, self.clock.now() - float(last["at"]))
+        faults = "".join(f"; {fault}" for fault in last["faults"])
+        return (
+            f"{self.name}: change {last['txn']} by {last['owner'] or 'somebody'} took itself back {ago / 60:.0f} minutes ago, "
+            f"{last['reason']}{faults}. This run begins with what was there before it."
+        )
 
     def taken_back(self, txn: str, reason: str) -> None:
         """End the change `txn`, if it is armed: whoever armed it has put the old bytes back and made them effective."""
@@ -199,12 +216,13 @@ class Guard:
                 break
         return [f"`{' '.join(argv)}` failed" for argv in waiting]
 
-    def _end(self, record: Record, outcome: str, reason: str, faults: list[str]) -> dict[str, Any]:
+    def _end(self, record: Record, outcome: str, reason: str, faults: list[str], unheard: bool = False) -> dict[str, Any]:
         last = {
             **{key: value for key, value in asdict(replace(record, saved=())).items() if key in ("name", "txn", "owner")},
             "outcome": outcome,
             "reason": reason,
             "faults": faults,
+            "unheard": unheard,
             "at": self.clock.now(),
             "paths": [item.path for item in record.saved],
         }
@@ -249,6 +267,13 @@ class Arming:
         record = self.guard.record()
         mine = record is not None and record.txn == self.txn
         return {"name": self.guard.name, "txn": self.txn, "seconds": self.seconds} if mine else {}
+
+
+def tell(guard: Guard, warn: Callable[[str], object], hear: bool) -> None:
+    """Warn of a change that took itself back while nobody looked; raises OSError."""
+    text = guard.unheard(hear)
+    if text:
+        warn(text)
 
 
 def names(folder: Path) -> list[str]:

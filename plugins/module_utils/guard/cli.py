@@ -71,7 +71,7 @@ def main(arguments: Optional[Sequence[str]] = None, runner: Optional[Runner] = N
             record = Guard(options.name, runner, root=root).confirm(options.txn)
             print(f"{options.name}: change {record.txn} is confirmed.")
         else:
-            last = Guard(options.name, runner, root=root).revert(options.txn, options.reason)
+            last = Guard(options.name, runner, root=root).revert(options.txn, options.reason, alone=bool(options.txn))
             print(
                 f"{options.name}: nothing was armed." if last is None else f"{options.name}: change {last['txn']} was taken back."
             )
@@ -95,7 +95,7 @@ def command(arguments: Optional[Sequence[str]] = None) -> int:
 
 def _boot(guard: Guard) -> int:
     try:
-        last = guard.revert(reason="the host was restarted before it was confirmed", booting=True)
+        last = guard.revert(reason="the host was restarted before it was confirmed", booting=True, alone=True)
     except (GuardError, OSError) as error:
         print(f"slipway: {error}", file=sys.stderr)
         return 1

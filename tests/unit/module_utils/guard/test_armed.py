@@ -191,6 +191,28 @@ def test_boot_takes_back_and_reloads_nothing_that_does_not_run(world: World, cap
     assert world.guard().last()["reason"] == "the host was restarted before it was confirmed"
 
 
+@pytest.mark.parametrize("alone", [["boot"], ["revert", "ssh", "--txn", "t1", "--reason", "not confirmed within 60 s"]])
+def test_what_nobody_saw_is_told_once(world: World, alone: list[str]) -> None:
+    heard: list[str] = []
+    world.arm()
+    assert cli.main(alone, world.host, world.root) == 0
+    armed.tell(world.guard(), heard.append, hear=False)
+    for _run in range(2):
+        armed.tell(world.guard(), heard.append, hear=True)
+    assert len(heard) == 2
+    assert heard[0].startswith("ssh: change t1 by ann took itself back ")
+    assert world.guard().last()["outcome"] == "reverted"
+
+
+def test_what_somebody_did_is_not_told_again(world: World) -> None:
+    heard: list[str] = []
+    armed.tell(world.guard(), heard.append, hear=True)
+    world.arm()
+    cli.main(["revert", "ssh"], world.host, world.root)
+    armed.tell(world.guard(), heard.append, hear=True)
+    assert heard == []
+
+
 def test_a_copy_that_is_lost_keeps_the_guard_armed(world: World) -> None:
     world.arm()
     world.change()
