@@ -118,7 +118,7 @@ class Guard:
             shutil.rmtree(self.folder / "saved", ignore_errors=True)
             disk.make_directories(self.folder, 0o700)
             with _locked(self.folder):
-                saved = tuple(snapshot.save(paths, self.folder / "saved"))
+                saved = self._save(paths)
                 now = self.clock.monotonic()
                 commands = tuple(map(tuple, back)), tuple(map(tuple, then))
                 record = Record(self.name, txn, owner, saved, *commands, now + seconds, self.clock.now())
@@ -127,6 +127,14 @@ class Guard:
                 self.timer.arm(seconds, command, f"Take the change of {self.name} back unless it is confirmed", insist=True)
                 disk.atomic_write(self.folder / "record.json", record.text(), 0o600)
                 return record
+
+    def _save(self, paths: Sequence[Path]) -> tuple[Saved, ...]:
+        try:
+            return tuple(snapshot.save(paths, self.folder / "saved"))
+        except OSError as error:
+            shutil.rmtree(self.folder / "saved", ignore_errors=True)
+            text = f"the old state could not be kept in {self.folder}: {error.strerror or error}. Nothing was changed"
+            raise GuardError(f"{text}; make room there, then run again") from error
 
     def _refuse_second(self, paths: Sequence[Path]) -> None:
         for name in names(self.all):

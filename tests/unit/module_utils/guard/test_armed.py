@@ -204,6 +204,18 @@ def test_what_nobody_saw_is_told_once(world: World, alone: list[str]) -> None:
     assert world.guard().last()["outcome"] == "reverted"
 
 
+def test_a_full_disk_is_said_before_anything_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_paths: object, folder: Path) -> list[object]:
+        folder.mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saved, "save", full)
+    with pytest.raises(GuardError, match=r"guard/ssh: No space left on device\. Nothing was changed; make room there"):
+        world.arm()
+    assert not (world.guard().folder / "saved").exists()
+    assert world.guard().record() is None
+
+
 def test_what_somebody_did_is_not_told_again(world: World) -> None:
     heard: list[str] = []
     armed.tell(world.guard(), heard.append, hear=True)
