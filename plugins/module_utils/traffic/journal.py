@@ -118,14 +118,16 @@ class Journal:
 
 def transaction(entries: Sequence[dict[str, object]]) -> Optional[Transaction]:
     """The last transaction that began in `entries`."""
-    begin = next((entry for entry in reversed(entries) if entry.get("step") == "begin"), None)
-    if begin is None:
+    at = next((number for number in reversed(range(len(entries))) if entries[number].get("step") == "begin"), None)
+    if at is None:
         return None
-    own = [entry for entry in entries if entry.get("txn") == begin.get("txn")]
-    own = own[own.index(begin) :]
+    begin = entries[at]
+    own = [entry for entry in entries[at:] if entry.get("txn") == begin.get("txn")]
     facts: dict[str, object] = {}
     for entry in own:
         facts.update(entry)
+    # What a run writes that has not seen yet that somebody ended its transaction does not open it again.
+    ended = any(entry.get("step") == "end" for entry in own)
     release = begin.get("release")
     return Transaction(
         str(begin.get("txn")),
@@ -138,7 +140,7 @@ def transaction(entries: Sequence[dict[str, object]]) -> Optional[Transaction]:
         tuple(f"{entry.get('phase')} {entry.get('step')}" for entry in own),
         _deadline(facts.get("deadline")),
         str(facts.get("reason", "")),
-        str(facts["outcome"]) if own[-1].get("step") == "end" else None,
+        str(facts.get("outcome")) if ended else None,
         facts,
     )
 
