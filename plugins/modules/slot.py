@@ -29,11 +29,12 @@ options:
   state:
     description:
       - V(started) runs and proves a release.
+      - V(proven) changes nothing and fails unless the slot is well and every process still the one that passed its gate.
       - V(active) remembers that the edges serve the slot now.
       - V(standby) keeps it warm and stops it after O(standby) seconds, also across a restart of the host.
       - V(stopped) stops it now.
     type: str
-    choices: [started, active, standby, stopped]
+    choices: [started, proven, active, standby, stopped]
     default: started
   release:
     description: Name of the release. Needed for O(state=started) of a slot that slipway manages.
@@ -133,7 +134,7 @@ gate:
 logs:
   description: Last log lines by process, secrets masked.
   type: dict
-  returned: failure of the gate, and when it was stopped
+  returned: failure of the gate or of V(proven), and when it was stopped
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -149,7 +150,7 @@ def main() -> None:
         argument_spec={
             "app": {"type": "str", "required": True},
             "slot": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["started", "active", "standby", "stopped"], "default": "started"},
+            "state": {"type": "str", "choices": ["started", "proven", "active", "standby", "stopped"], "default": "started"},
             "release": {"type": "str"},
             "image": {"type": "str"},
             "archive": {"type": "path"},
@@ -179,6 +180,8 @@ def main() -> None:
         before = f"{known.release or '-'} {known.state}\n" if known is not None else "- unused\n"
         if given["state"] == "started":
             result = slots.start(request, write)
+        elif given["state"] == "proven":
+            result = slots.still(request)
         elif given["state"] == "active":
             result = slots.mark_active(request, write)
         elif given["state"] == "standby":

@@ -170,11 +170,14 @@ class ProcessProbe:
 
 
 class Watcher:
-    """Notices that a process died or was started again since it was made."""
+    """Notices that a process died or was started again since it was made, or since it was as in `known`, by name."""
 
-    def __init__(self, processes: Sequence[Process]) -> None:
+    def __init__(self, processes: Sequence[Process], known: Optional[Mapping[str, Identity]] = None) -> None:
         self.processes = processes
-        self.before: dict[str, Identity] = {process.name: process.identity() for process in processes}
+        known = known or {}
+        self.before: dict[str, Identity] = {
+            process.name: known[process.name] if process.name in known else process.identity() for process in processes
+        }
 
     def died(self) -> Optional[str]:
         """What happened to the first process that is lost, or None.

@@ -10,7 +10,6 @@ from typing import Optional
 from ..guard.deadman import ArmingFailed
 from ..health import gate as gates
 from ..health.gate import GateReport
-from ..health.process import Watcher
 from . import course, moves, recovery, slots
 from .config import App
 from .errors import Busy, SlipwayError
@@ -237,6 +236,9 @@ class Cutover:
             )
         adopt = bool(request.release) and here is None
         if adopt and write:
+            lost = slots.watch(self.host, self.app, self.app.slot(request.to)).died()
+            if lost is not None:
+                raise SlipwayError(f"{self.app.name} does not serve {request.release} from {request.to}: {lost}.")
             proof = moves.verify(self.host, self.app, request.to, request.release)
             if not proof.ok:
                 raise SlipwayError(
@@ -312,6 +314,7 @@ class Cutover:
             self.host.sensors.members(slot, tx.release),
             slot.gate.rules,
             self.host.clock,
+            slots.watch(self.host, self.app, slot).died,
             told=lambda line: progress.say("STAGED", f"gate of {tx.target}: {line}"),
         )
         if not report.healthy:
@@ -407,7 +410,7 @@ class Cutover:
         host, slot = self.host, self.app.slot(tx.target)
         members = host.sensors.members(slot, tx.release)
         edge = [host.sensors.through_edge(self.app, slot, tx.release)] if share == 100 else []
-        watch, outside, watcher = Watch(), Watch(), Watcher(slots.processes(host, self.app, slot))
+        watch, outside, watcher = Watch(), Watch(), slots.watch(host, self.app, slot)
         begun = host.clock.monotonic()
         jury.open(share)
         while True:

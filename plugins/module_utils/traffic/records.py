@@ -58,7 +58,7 @@ class SlotState:
 
     `fingerprint` changes with anything that needs a new start. A standby slot is drained from `retire_at` on (seconds since
     the epoch) when no traffic came to it in the last `window` seconds; `quiet_from` is since when none did. `drain` is the
-    drain under way, or, of a stopped slot, how the last one went.
+    drain under way, or, of a stopped slot, how the last one went. `proven`: the processes that passed the gate, see `slots`.
     """
 
     slot: str
@@ -71,6 +71,7 @@ class SlotState:
     window: float = 0.0
     quiet_from: Optional[float] = None
     drain: Optional[Mapping[str, object]] = None
+    proven: Optional[Mapping[str, object]] = None
 
 
 class Records:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Optional
 
 from ..health import gate as gates
 from ..health import secrets
 from ..health.gate import GateReport
-from ..health.process import LOG_LINES, Process, Watcher
+from ..health.process import LOG_LINES, Identity, Watcher
 from . import drain, moves
 from .config import App, DrainLimits, Slot
 from .docker import DockerDriver
@@ -101,8 +102,9 @@ class Slots:
         here = self.active(request.active) == slot.name
         if here and alive:
             return self._active(slot, driver, known, artifact)
-        if same and known.fingerprint == wanted and self._well(slot, driver, artifact.release) is None:
-            return self._unchanged(slot, known, write)
+        lives = same and known.fingerprint == wanted and self._well(slot, driver, artifact.release) is None
+        if lives and watcher(self.host, slot, driver, known).died() is None:
+            return self._unchanged(slot, driver, known, write)
         result = {
             **self._result(slot, "active" if here else "staged", artifact.release),
             "changed": True,
@@ -118,7 +120,8 @@ class Slots:
             place.keep()
         now = self.host.clock.now()
         state = "active" if here else "staged"
-        self.records.save_slot(SlotState(slot.name, state, artifact.release, exact, wanted, now))
+        proven = _who(self.host, driver)
+        self.records.save_slot(SlotState(slot.name, state, artifact.release, exact, wanted, now, proven=proven))
         self.records.remember("started", slot=slot.name, release=artifact.release, artifact=exact, owner=request.owner)
         return {**result, "artifact": exact, "gate": report.as_dict()}
 
@@ -139,11 +142,11 @@ class Slots:
         stale = known.fingerprint is not None and known.fingerprint != _fingerprint(driver, artifact)
         return {**self._result(slot, "active", artifact.release), "changed": False, "outdated": stale}
 
-    def _unchanged(self, slot: Slot, known: SlotState, write: bool) -> dict[str, object]:
+    def _unchanged(self, slot: Slot, driver: Driver, known: SlotState, write: bool) -> dict[str, object]:
         state = "active" if known.state == "active" else "staged"
         if write and known.state != state:
             self.host.retire_timer(self.app.name, slot.name).cancel()
-            self.records.save_slot(replace(known, state=state, retire_at=None, drain=None))
+            self.records.save_slot(replace(known, state=state, retire_at=None, drain=None, proven=_who(self.host, driver)))
         return {**self._result(slot, state, known.release), "changed": known.state != state, "outdated": False}
 
     def _well(self, slot: Slot, driver: Driver, release: str) -> Optional[str]:
@@ -175,21 +178,34 @@ class Slots:
 
     def _failure(self, slot: Slot, driver: Driver, artifact: Artifact, report: GateReport) -> SlipwayError:
         hidden, logs = driver.secrets(), _logs(driver)
-        said = "\n".join(
-            f"Last {LOG_LINES} log lines of {name}:\n  " + ("\n  ".join(lines) or "(none)") for name, lines in logs.items()
-        )
         answers = secrets.mask("\n  ".join(report.lines()), hidden)
         reason = secrets.mask(report.reason, hidden)
         told = {name: [secrets.mask(line, hidden) for line in lines] for name, lines in report.texts().items()}
         gate = {**report.as_dict(), "reason": reason, **told}
         return SlipwayError(
             f"release {artifact.release} of {self.app.name} did not become healthy in slot {slot.name} of {self.app.host}: "
-            f"{reason}. It was removed again; traffic was not touched.\nLast answers:\n  {answers}\n{said}",
+            f"{reason}. It was removed again; traffic was not touched.\nLast answers:\n  {answers}\n{_last_words(logs)}",
             {"reason": reason, "gate": gate, "logs": logs},
         )
 
     def _result(self, slot: Slot, state: str, release: Optional[str]) -> dict[str, object]:
         return {"slot": slot.name, "state": state, "release": release, "active": self.active()}
+
+    def still(self, request: Request) -> dict[str, object]:
+        """See that the slot is well and every process still the one that passed its gate; raises SlipwayError when not."""
+        slot = self.app.slot(request.slot)
+        driver = self.driver(slot)
+        known = self.records.slot(slot.name)
+        release = known.release if known is not None else None
+        wrong = watcher(self.host, slot, driver, known).died() or self._well(slot, driver, release or "")
+        if wrong is not None:
+            hidden, logs = driver.secrets(), _logs(driver)
+            raise SlipwayError(
+                f"{release or 'what runs'} in slot {slot.name} of {self.app.name} passed its gate on {self.app.host} and did not "
+                f"stay well: {secrets.mask(wrong, hidden)}.\n{_last_words(logs)}",
+                {"disproved": True, "logs": logs},
+            )
+        return {**self._result(slot, known.state if known is not None else "staged", release), "changed": False}
 
     def mark_active(self, request: Request, write: bool = True) -> dict[str, object]:
         """Remember that the edges serve this slot: it is not stopped, and no other slot here counts as active."""
@@ -340,11 +356,33 @@ class Slots:
         return tx is not None and name in (tx.source, tx.target)
 
 
-def processes(host: Host, app: App, slot: Slot) -> list[Process]:
-    """What runs `slot` on this host; empty when it runs elsewhere."""
+def watch(host: Host, app: App, slot: Slot) -> Watcher:
+    """Over what runs `slot` on this host: a release that never had traffic has to be what its gate proved, all the time."""
     if not slot.instances:
-        return []
-    return [place.process() for place in Slots(host, app).driver(slot).places]
+        return Watcher(())
+    return watcher(host, slot, Slots(host, app).driver(slot), host.records(app.name).slot(slot.name))
+
+
+def watcher(host: Host, slot: Slot, driver: Driver, known: Optional[SlotState]) -> Watcher:
+    """The same for one who has read the records. After a restart of the host they are other processes rightly."""
+    found = [place.process() for place in driver.places]
+    proven = known.proven if known is not None and known.state in ("staged", "active") and slot.managed else None
+    if not proven or proven.get("boot") != host.machine.boot_id():
+        return Watcher(found)
+    told = proven.get("processes")
+    return Watcher(found, {name: Identity(**facts) for name, facts in told.items()} if isinstance(told, dict) else None)
+
+
+def _who(host: Host, driver: Driver) -> dict[str, object]:
+    """The processes of a slot, to be recognised until the next restart of the host."""
+    found = [place.process() for place in driver.places]
+    return {"boot": host.machine.boot_id(), "processes": {process.name: asdict(process.identity()) for process in found}}
+
+
+def _last_words(logs: Mapping[str, Sequence[str]]) -> str:
+    return "\n".join(
+        f"Last {LOG_LINES} log lines of {name}:\n  " + ("\n  ".join(lines) or "(none)") for name, lines in logs.items()
+    )
 
 
 def _alive(driver: Driver) -> list[Place]:

@@ -16,10 +16,12 @@ from typing import Any, Optional
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
 from ansible_collections.slipway.server.plugins.module_utils.traffic import archive
+from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover
+from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Request as Move
 from ansible_collections.slipway.server.plugins.module_utils.traffic.drivers import Artifact
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.records import Traffic
-from ansible_collections.slipway.server.plugins.module_utils.traffic.slots import Request, Slots, processes
+from ansible_collections.slipway.server.plugins.module_utils.traffic.slots import Request, Slots, watch
 
 from tests.unit.module_utils.traffic.world import CONFIG, FakeRunner, World
 
@@ -84,7 +86,7 @@ class Engine(FakeRunner):
                 return Result(1, "", "No such container")
             dead = found["image"] in self.dies
             state = {"Status": "exited" if dead else "running", "ExitCode": 3 if dead else 0, "StartedAt": "t", "Pid": 7}
-            return Result(0, json.dumps([{"State": state, "RestartCount": 0}]), "")
+            return Result(0, json.dumps([{"State": state, "RestartCount": found.get("restarts", 0)}]), "")
         if argv[:2] == ["docker", "rm"]:
             self.containers.pop(argv[-1], None)
             self.world.machine.processes.pop(7, None)
@@ -110,8 +112,7 @@ def equip(world: World) -> Engine:
     return engine
 
 
-@pytest.fixture
-def dock(tmp_path: Path) -> World:
+def docked(tmp_path: Path, edge: bool = False) -> World:
     (tmp_path / "env").write_text("JWT_SECRET=hush-hush\n", encoding="utf-8")
     docker = {
         "kind": "docker",
@@ -121,9 +122,14 @@ def dock(tmp_path: Path) -> World:
         "env_file": "/env",
         "stop_timeout": 9,
     }
-    world = World(tmp_path, described(docker))
+    world = World(tmp_path, described(docker, edge))
     equip(world)
     return world
+
+
+@pytest.fixture
+def dock(tmp_path: Path) -> World:
+    return docked(tmp_path)
 
 
 def start(world: World, slot: str = "blue", release: str = "v1", image: str = DIGEST, **more: Any) -> dict[str, object]:
@@ -214,6 +220,50 @@ def test_candidate_that_never_gets_well(dock: World) -> None:
     with pytest.raises(SlipwayError, match="not healthy within 6 s; slipway-shop-green-1: status 503"):
         start(dock, "green", "v2", OTHER)
     assert engine_of(dock).containers == {}
+
+
+def ended_once(world: World) -> None:
+    """The candidate ends between two looks, and its engine starts it again."""
+    engine_of(world).containers["slipway-shop-green-1"]["restarts"] = 1
+
+
+def test_a_candidate_that_ended_while_nobody_looked_is_seen_later(dock: World) -> None:
+    start(dock, "green", "v2", OTHER)
+    slots = Slots(dock.host, dock.app)
+    assert slots.still(Request("green"))["state"] == "staged"
+    ended_once(dock)
+    with pytest.raises(
+        SlipwayError, match=r"v2 in slot green of shop passed its gate on web1 and did not stay well: .* was restarted"
+    ) as why:
+        slots.still(Request("green"))
+    assert why.value.facts["disproved"]
+    assert "crashed" in str(why.value)
+    assert start(dock, "green", "v2", OTHER)["changed"], "it is started and proven again, not taken as it is"
+    slots.still(Request("green"))
+
+
+def test_after_a_restart_of_the_host_a_candidate_is_another_process_rightly(dock: World) -> None:
+    start(dock, "green", "v2", OTHER)
+    dock.reboot()
+    ended_once(dock)
+    Slots(dock.host, dock.app).still(Request("green"))
+
+
+def test_the_edge_beside_it_moves_no_traffic_to_a_candidate_that_ended_since_its_gate(tmp_path: Path) -> None:
+    world = docked(tmp_path, edge=True)
+    start(world, "green", "v2", OTHER)
+    ended_once(world)
+    with pytest.raises(SlipwayError, match="did not pass the gate from web1, slipway-shop-green-1 was restarted 1 times"):
+        Cutover(world.host, world.app).switch(Move("green", "v2"))
+    assert world.serving == "blue"
+
+
+def test_a_first_release_that_ended_since_its_gate_is_not_adopted(tmp_path: Path) -> None:
+    world = docked(tmp_path, edge=True)
+    start(world)
+    engine_of(world).containers["slipway-shop-blue-1"]["restarts"] = 1
+    with pytest.raises(SlipwayError, match="shop does not serve v1 from blue: slipway-shop-blue-1 was restarted"):
+        Cutover(world.host, world.app).switch(Move("blue", "v1"))
 
 
 def test_the_slot_with_the_traffic_is_not_touched(dock: World) -> None:
@@ -323,7 +373,7 @@ def test_units_run_from_an_archive(unit: World) -> None:
     assert own.stat().st_mode & 0o777 == 0o600
     assert own.read_text(encoding="utf-8").splitlines()[:2] == ["PORT=3000", "BIND=10.0.0.1"]
     os.utime(own, (12.5, 12.5))
-    processes(unit.host, unit.app, unit.app.slot("blue"))[0].logs()
+    watch(unit.host, unit.app, unit.app.slot("blue")).processes[0].logs()
     engine = engine_of(unit)
     assert "--since=@12.500" in engine.calls[-1]
     assert (engine.units, engine.enabled) == ({"shop@blue-1.service": True}, {"shop@blue-1.service"})
