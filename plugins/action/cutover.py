@@ -9,6 +9,7 @@ Edges that move together are followed by processes of one run. The first whose e
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +77,9 @@ class ActionModule(ActionBase):
 
     def _leave(self, word: Optional[Path], variables: dict[str, Any]) -> None:
         if word is not None:
-            word.write_text(str(variables.get("inventory_hostname", "another edge")))
+            draft = word.with_name(f"{word.name}.{os.getpid()}")
+            draft.write_text(str(variables.get("inventory_hostname", "another edge")))
+            draft.rename(word)
 
     def _take_back(self, arguments: Mapping[str, Any], refused: str, variables: dict[str, Any]) -> dict[str, Any]:
         """What became of this edge, whose traffic another one does not let stay; a failure in any case."""

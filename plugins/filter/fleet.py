@@ -21,6 +21,11 @@ def slipway_results(hosts: Sequence[str], hostvars: Mapping[str, Any], name: str
     return {host: hostvars[host].get(name) for host in hosts}
 
 
+def slipway_told(results: Mapping[str, Any], fact: str) -> list[Any]:
+    """The values of `fact` in the registered results of all hosts that have it."""
+    return [result[fact] for result in results.values() if fact in (result or {})]
+
+
 def slipway_failures(results: Mapping[str, Any], silent_too: bool = True) -> list[str]:
     """One text for each host whose registered result is bad, or missing if that counts."""
     return fleet.failures(results, silent_too)
@@ -131,6 +136,7 @@ class FilterModule:
         """Filters by name."""
         functions = (
             slipway_results,
+            slipway_told,
             slipway_failures,
             slipway_history,
             slipway_last_words,

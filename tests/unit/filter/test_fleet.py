@@ -123,3 +123,8 @@ def test_the_history_of_a_fleet_is_offered() -> None:
     assert {"slipway_history", "slipway_results", "slipway_last_words"} <= set(offered)
     told = {"web1": {"entries": [{"at": "2026-05-30T10:00:00.000Z", "event": "started", "app": "shop"}]}, "web2": None}
     assert [line.split()[-1] for line in offered["slipway_history"](told, 5)] == ["event", "started"]
+
+
+def test_what_the_hosts_told() -> None:
+    results = {"web1": {"guilty": True}, "web2": None, "web3": {"guilty": False}, "web4": {"skipped": True}}
+    assert fleet.slipway_told(results, "guilty") == [True, False]
