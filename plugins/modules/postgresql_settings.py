@@ -74,6 +74,22 @@ options:
     description: Operating system user of that pooler.
     type: str
     default: postgres
+  prepared:
+    description:
+      - Files that were there before the package, such as those that say how it makes its cluster and when that starts. They are
+        kept here, with the sandbox of the units, so that a run that changes nothing needs no task of its own for them.
+      - Empty leaves such files, and the sandbox, alone.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: Path., type: path, required: true}
+      content: {description: Text., type: str, required: true}
+      effect:
+        description: Whether systemd has to read its units again.
+        type: str
+        choices: [none, daemon-reload]
+        default: none
 attributes:
   check_mode:
     description: Refuses what would be refused and shows the files; on a host without PostgreSQL everything is new.
@@ -129,6 +145,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.settings import postgresql as conf
+from ansible_collections.slipway.server.plugins.module_utils.settings import postgresql_prepared, sandbox
+from ansible_collections.slipway.server.plugins.module_utils.settings.converge import ConvergeError, Outcome
 from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql_cluster import Cluster, ClusterError, Wanted
 
 NAMES = {"type": "list", "elements": "str", "default": ["all"]}
@@ -138,6 +156,11 @@ HBA = {
     "user": NAMES,
     "address": {"type": "str", "default": ""},
     "method": {"type": "str", "choices": ["scram-sha-256", "cert", "peer", "reject"], "default": "scram-sha-256"},
+}
+PREPARED = {
+    "path": {"type": "path", "required": True},
+    "content": {"type": "str", "required": True},
+    "effect": {"type": "str", "choices": ["none", "daemon-reload"], "default": "none"},
 }
 SPEC = {
     "version": {"type": "str", "required": True},
@@ -150,6 +173,7 @@ SPEC = {
     "replication_user": {"type": "str", "default": "replicator"},
     "pooler_user": {"type": "str", "default": ""},
     "pooler_os_user": {"type": "str", "default": "postgres"},
+    "prepared": {"type": "list", "elements": "dict", "default": [], "options": PREPARED},
 }
 
 
@@ -176,9 +200,14 @@ def shown(path: Path, before: Any, after: str) -> dict[str, str]:
 def main() -> None:
     """Read parameters, ask the library, answer."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    runner, params, prepared = Runner(), module.params, Outcome()
     try:
-        done = Cluster(Runner(), module.params["version"]).ensure(wanted(module.params), module.check_mode)
-    except (ClusterError, OSError) as error:
+        if params["prepared"]:
+            prepared, refused = postgresql_prepared.keep(runner, params["prepared"], module.check_mode)
+            if refused:
+                module.warn(sandbox.warning(postgresql_prepared.UNIT, refused))
+        done = Cluster(runner, params["version"]).ensure(wanted(params), module.check_mode)
+    except (ClusterError, ConvergeError, OSError) as error:
         module.fail_json(msg=f"postgresql {module.params['version']}: {error}")
     for name, file in done.shadowed.items():
         module.warn(f"postgresql: {name} is set again in {file}, which wins; `ALTER SYSTEM RESET {name}` gives it back")
@@ -187,8 +216,8 @@ def main() -> None:
             "postgresql: the cluster has no checksums on its pages; `pg_checksums --enable` makes them while it is stopped"
         )
     module.exit_json(
-        changed=done.changed,
-        diff=[shown(*change) for change in done.changes],
+        changed=done.changed or prepared.changed,
+        diff=[*prepared.diff(), *(shown(*change) for change in done.changes)],
         started=done.started,
         reloaded=done.reloaded,
         pending_restart=list(done.pending),

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.slipway.server.plugins.plugin_utils import arguments
 
 SPECS = arguments.options()
@@ -40,3 +41,18 @@ def test_values_that_are_well_and_variables_of_others_are_not_spoken_of() -> Non
 def test_a_secret_is_not_in_the_sentence() -> None:
     (problem,) = arguments.problems("db1", {"postgresql_passwords": "s3cret"}, SPECS)
     assert "s3cret" not in problem.line()
+
+
+def test_what_playbooks_do_not_check_again_is_what_the_inventory_was_checked_for() -> None:
+    unchecked = set()
+    for path in (arguments.ROLES.parent / "playbooks").glob("*.yml"):
+        for play in yaml.safe_load(path.read_text()):
+            for task in play.get("tasks") or []:
+                role = task.get("ansible.builtin.import_role") or task.get("ansible.builtin.include_role") or {}
+                if role.get("rolespec_validate") is False:
+                    unchecked.add((role["name"].rpartition(".")[2], role.get("tasks_from", "main")))
+    assert {("app", "first"), ("certificates", "issue"), ("preflight", "main")} <= unchecked
+    for name, entry in unchecked:
+        spec = yaml.safe_load((arguments.ROLES / name / "meta/argument_specs.yml").read_text())["argument_specs"]
+        if entry in spec:
+            assert spec[entry]["options"] == SPECS[name], (name, entry)

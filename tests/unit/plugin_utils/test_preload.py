@@ -7,7 +7,6 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-
 from ansible_collections.slipway.server.plugins.plugin_utils import preload
 
 

@@ -45,3 +45,12 @@ def test_a_certificate_of_its_own_is_set_unless_the_settings_say_otherwise():
     assert rendered(text, postgresql_certificate={}, postgresql_settings={"jit": False}) == {"jit": False}
     own = rendered(text, postgresql_certificate={"domains": ["db1.test"]}, postgresql_settings={"ssl_key_file": "/else"})
     assert own == {"ssl": True, "ssl_cert_file": "/etc/slipway/tls-postgresql/postgresql/fullchain.pem", "ssl_key_file": "/else"}
+
+
+def test_what_comes_before_the_package_is_written_once_where_the_package_is_known():
+    text = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__postgresql_unprepared"]
+    known = {"slipway_packages": {"asked": ["nginx", "postgresql"]}}
+    assert rendered(text, postgresql_version="", **known) is False
+    assert rendered(text, postgresql_version="")
+    assert rendered(text, postgresql_version="", slipway_packages={"asked": ["nginx"]})
+    assert rendered(text, postgresql_version="18", **known)
