@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -43,9 +43,10 @@ class ActionModule(ActionBase):
             argument_spec={
                 "stage": {"type": "str", "choices": ["inventory", "full"], "default": "full"},
                 "enforce": {"type": "bool", "default": True},
+                "all_apps": {"type": "bool", "default": False},
             },
         )
-        raw = self._raw(variables)
+        raw = replace(self._raw(variables), all_apps=options["all_apps"])
         facts = {}
         if options["stage"] == "full":
             for host in raw.groups.get("all", ()):

@@ -31,6 +31,11 @@ options:
       - Whether a violated cross-check fails the task. V(false) is for printing a plan that does not fit.
     type: bool
     default: true
+  all_apps:
+    description:
+      - Whether C(slipway_apps) names all applications of the fleet, so that one that a host has besides them is a problem.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Runs the same in check mode.

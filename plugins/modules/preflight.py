@@ -103,7 +103,9 @@ ansible_facts:
   returned: success
   contains:
     slipway_host:
-      description: Memory, cores, disk, limits, versions, network, and C(missing), the packages that are not installed.
+      description:
+        - Memory, cores, disk, limits, versions, network, C(missing), the packages that are not installed, and C(apps), the
+          applications that are described on the host.
       type: dict
     ansible_all_ipv4_addresses:
       description: IPv4 addresses without those of the loopback.

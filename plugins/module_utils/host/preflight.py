@@ -67,6 +67,7 @@ class Seen:
     unknown: Sequence[str] = ()
     network: Network = field(default_factory=Network)
     cluster: Mapping[str, Any] = field(default_factory=dict)
+    apps: Sequence[str] = ()
 
 
 def problems(wanted: Wanted, seen: Seen, reach: Callable[[str, str], str]) -> list[str]:
@@ -197,6 +198,7 @@ def facts(seen: Seen) -> dict[str, Any]:
         "networks": list(seen.network.networks),
         "pooler": any(process == "pgbouncer" for _port, process, _unit in seen.listening),
         "cluster": dict(seen.cluster),
+        "apps": list(seen.apps),
     }
 
 
@@ -224,6 +226,7 @@ def observe(runner: Runner, packages: Sequence[str], refresh: bool, root: Path =
         listening=listeners(runner.run(["ss", "-Hltnp"]).out, lambda pid: read_text(root / f"proc/{pid}/cgroup") or ""),
         network=observe_network(runner),
         cluster=cluster(runner, root),
+        apps=sorted(path.stem for path in (root / "etc/slipway/apps").glob("*.json")),
         **(_packages(runner, packages, refresh) if packages and apt else {}),
     )
 

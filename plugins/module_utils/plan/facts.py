@@ -41,6 +41,7 @@ def read(found: Mapping[str, Any]) -> Optional[Facts]:
         pgbouncer=str(versions.get("pgbouncer", "")),
         pooler=own.get("pooler") is True,
         cluster=_cluster(_mapping(own.get("cluster"))),
+        apps=tuple(map(str, own.get("apps") or ())),
     )
 
 

@@ -359,7 +359,7 @@ class Cluster:
 class Facts:
     """What was seen on a host. Memory and disk in MiB; versions are upstream ones, empty when not known.
 
-    `pooler`: whether a pgbouncer listens. `cluster`: the PostgreSQL that is there.
+    `pooler`: whether a pgbouncer listens. `cluster`: the PostgreSQL that is there. `apps`: the applications that are described.
     """
 
     memory_mb: int
@@ -375,14 +375,16 @@ class Facts:
     pgbouncer: str = ""
     pooler: bool = False
     cluster: Optional[Cluster] = None
+    apps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """All that was declared, checked."""
+    """All that was declared, checked. `absent`: names of the apps that are to be removed."""
 
     apps: tuple[App, ...]
     hosts: tuple[Host, ...]
+    absent: tuple[str, ...] = ()
 
     def host(self, name: str) -> Host:
         """The host called `name`; KeyError when there is none."""

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from . import parse_pairs, poolers, redis
 from . import reader as shape
 from .model import GROUPS, POSTGRESQL_PORT, App, Facts, Host, Inventory, Problem
-from .parse_app import parse_app
+from .parse_app import absent, parse_app
 from .parse_workers import Hosts
 from .placeholders import Undefined, is_documentation_address, is_placeholder_secret, leaves
 from .reader import Reader, closest, ip_address, kind
@@ -59,13 +59,17 @@ HOST_VARIABLES = (
 
 @dataclass(frozen=True)
 class Raw:
-    """What Ansible knows, templated: the two collection variables, groups, and per host the HOST_VARIABLES it sets."""
+    """What Ansible knows, templated: the two collection variables, groups, and per host the HOST_VARIABLES it sets.
+
+    `all_apps`: whether there may be no others on the hosts.
+    """
 
     apps: Any
     groups: Mapping[str, Sequence[str]]
     hostvars: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     registries: Any = None
     unknown: Mapping[str, str] = field(default_factory=dict)
+    all_apps: bool = False
 
 
 def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Inventory, list[Problem]]:
@@ -75,8 +79,11 @@ def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Invent
     apps: list[App] = []
     read = Reader("inventory")
     entries = read.mapping(raw.apps, "slipway_apps") if raw.apps is not None else {}
+    removed = {
+        name: found for name, found in ((name, absent(name, entry)) for name, entry in entries.items()) if found is not None
+    }
     for name, entry in entries.items():
-        app, found = parse_app(name, entry, hosts)
+        app, found = (None, removed[name]) if name in removed else parse_app(name, entry, hosts)
         problems += found
         if app:
             apps.append(app)
@@ -91,7 +98,7 @@ def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Invent
         problems += found
     named = {name: raw.hostvars.get(name, {}).get("slipway_primary") for name in hosts.all}
     pairs = parse_pairs.pairs(raw.groups, named)
-    inventory = parse_pairs.settled(found_hosts, apps, pairs)
+    inventory = replace(parse_pairs.settled(found_hosts, apps, pairs), absent=tuple(sorted(map(str, removed))))
     problems += [*pairs.problems, *parse_pairs.needs(inventory, raw.hostvars), *parse_pairs.names(inventory)]
     problems += _domains(inventory)
     problems += _units(inventory)
@@ -100,7 +107,25 @@ def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Invent
     problems += redis.problems(inventory)
     if facts is not None:
         problems += _addresses(inventory)
+        problems += _undeclared(inventory, facts) if raw.all_apps else []
     return inventory, problems
+
+
+def _undeclared(inventory: Inventory, facts: Mapping[str, Facts]) -> list[Problem]:
+    """What hosts run and nobody declares: whether it was forgotten or is to go, an inventory has to say."""
+    known = {*(app.name for app in inventory.apps), *inventory.absent}
+    return [
+        Problem(
+            host,
+            f"slipway_apps.{name}",
+            "is not declared, but this host has it",
+            "Declare it again, or have it removed from all hosts: `state: absent` in its entry",
+            late=True,
+        )
+        for host, seen in sorted(facts.items())
+        for name in seen.apps
+        if name not in known
+    ]
 
 
 def _collection_variables(raw: Raw) -> list[Problem]:

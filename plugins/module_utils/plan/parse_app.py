@@ -21,6 +21,7 @@ from .reserved import reserved
 from .sizing import PURPOSES
 
 APP_KEYS = (
+    "state",
     "domain",
     "aliases",
     "release",
@@ -73,6 +74,17 @@ DATABASE_MOVED = {"timeout": "statement_timeout", "variables": "statement_timeou
 OWN_KEYS = {"WEB_CONCURRENCY": "processes", "RAILS_MAX_THREADS": "threads"}
 PER_INSTANCE = ("PORT", "BIND", "SLIPWAY_APP", "SLIPWAY_SLOT", "SLIPWAY_RELEASE")
 _SECRET_LIKE = ("JWT", "SECRET")
+
+
+def absent(name: str, raw: Any) -> Optional[list[Any]]:
+    """The problems of an entry that asks for the removal of its app; None for one of an app that is to be there."""
+    state = raw.get("state", "present") if isinstance(raw, dict) else "present"
+    if state == "present":
+        return None
+    read = Reader(f"app {name}")
+    if state != "absent":
+        read.fail(f"slipway_apps.{name}.state", f"is {state!r}", "Write present or absent")
+    return read.problems
 
 
 def parse_app(name: str, raw: Any, hosts: Hosts) -> tuple[Optional[App], list[Any]]:

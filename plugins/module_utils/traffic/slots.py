@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Optional
 
@@ -270,17 +270,24 @@ class Slots:
             with self.host.lock(self.app.name).held(what, self.app.one_step):
                 self.host.leases(self.app.name).check(request.txn)
                 self.host.retire_timer(self.app.name, slot.name).cancel()
-                self._finish_requests(slot, driver, request)
+                self._finish_requests(driver, lambda: self._refuse_active(slot, request))
                 self.end(slot, driver, request.owner)
         return {**self._result(slot, "stopped", None), "changed": changed, "logs": logs}
 
-    def _finish_requests(self, slot: Slot, driver: Driver, request: Request) -> None:
+    def remove(self, slot: Slot) -> None:
+        """End the slot for good, with traffic or without, once its requests have ended. To be called with the lock."""
+        driver = self.driver(slot)
+        self._finish_requests(driver, lambda: None)
+        for place in driver.places:
+            place.stop()
+
+    def _finish_requests(self, driver: Driver, still_allowed: Callable[[], None]) -> None:
         watch, limits, begun = drain.Watch(self.host.machine), self.app.drain, self.host.clock.monotonic()
         while self.host.clock.monotonic() - begun < limits.http:
             if not any(watch.look(driver.places)):
                 return
             self.host.clock.sleep(drain.LOOK)
-            self._refuse_active(slot, request)
+            still_allowed()
 
     def end(self, slot: Slot, driver: Driver, owner: str, done: Optional[drain.Drain] = None) -> None:
         """Stop what still runs of the slot and remember it, with how the drain went. To be called with the lock."""

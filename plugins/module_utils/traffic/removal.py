@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Taking an application off this host: what runs of it ends, then goes what was made for it. Its database is never touched."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..guard.deadman import Timer
+from .config import App, Runtime
+from .errors import SlipwayError
+from .host import Host
+from .slots import Slots
+from .workers import STOPPED, Workers, mine
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What ended, by name, and the paths that went."""
+
+    ended: list[str]
+    removed: list[str]
+
+
+class Removal:
+    """The removal of one application from this host."""
+
+    def __init__(self, host: Host, app: App) -> None:
+        self.host = host
+        self.app = app
+        self.site = host.layout.path(f"/etc/nginx/slipway.d/site-{app.name}.conf")
+        self.slots = [slot for slot in app.slots.values() if slot.managed]
+
+    def run(self, owner: str, write: bool = True) -> Removed:
+        """Do it, or with `write` false say what would be done; raises SlipwayError while something is under way.
+
+        One that was killed goes on when it is called again: the description goes last.
+        """
+        app, host = self.app, self.host
+        if not write:
+            self._refuse()
+            return self._told()
+        with host.lock(app.name).held(f"{owner} removing {app.name}", app.one_step):
+            self._refuse()
+            told = self._told()
+            self._take_site_off()
+            self._end_timers()
+            for slot in self.slots:
+                if mine(app):
+                    Workers(host, app).move(STOPPED, slot.name)
+                if slot.instances:
+                    Slots(host, app).remove(slot)
+            for path in self._paths():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            host.runner.run(["systemctl", "daemon-reload"])
+        host.records(app.name).log("removed", owner=owner, ended=told.ended)
+        return told
+
+    def _refuse(self) -> None:
+        app = self.app
+        pending = self.host.journal(app).pending() if app.edge else None
+        if pending is not None:
+            raise SlipwayError(
+                f"transaction {pending.txn} of {pending.owner} is not confirmed yet on {app.host}. End it, then remove "
+                f"{app.name}: slipway confirm {app.name}, or slipway rollback {app.name}."
+            )
+        self.host.leases(app.name).check(None)
+
+    def _told(self) -> Removed:
+        app, host = self.app, self.host
+        places = [place for slot in self.slots if slot.instances for place in Slots(host, app).driver(slot).places]
+        ended = [place.instance.name for place in places if place.process().identity().alive]
+        crew = Workers(host, app).observe() if mine(app) else []
+        ended += [one.name for one in crew if one.alive and app.slot(one.slot).managed]
+        site = [self.site] if self.site.exists() else []
+        return Removed(sorted(ended), [str(path) for path in (*site, *self._paths())])
+
+    def _take_site_off(self) -> None:
+        """Before anything ends; raises SlipwayError with the site back when nginx does not take it."""
+        if not self.site.exists():
+            return
+        content = self.site.read_text(encoding="utf-8")
+        self.site.unlink()
+        if self.host.runner.run(["systemctl", "is-active", "--quiet", "nginx"]).ok:
+            tested = self.host.runner.run(["nginx", "-t", "-q"])
+            if not tested.ok:
+                self.host.disk.write(self.site, content)
+                raise SlipwayError(f"nginx of {self.app.host} would not run without {self.site}: {tested.err.strip()}")
+            self.host.runner.must(["systemctl", "reload", "nginx"])
+
+    def _end_timers(self) -> None:
+        app, host = self.app, self.host
+        host.end_deadman(app.name)
+        for slot in app.slot_order:
+            host.retire_timer(app.name, slot).cancel()
+        for kind in ("settle", "workers"):
+            Timer(host.runner, host.clock, f"slipway-{app.name}-{kind}").cancel()
+
+    def _paths(self) -> list[Path]:
+        """What was made for it here, its description last."""
+        app, layout = self.app, self.host.layout
+        runtimes = [one for one in (app.runtime, *(worker.runtime for worker in app.workers)) if one is not None]
+        instances = [one.name for slot in self.slots for one in slot.instances] + [
+            name for worker in app.workers if worker.runtime is not None for name in worker.instances
+        ]
+        env = [f"/etc/slipway/env/{name.removesuffix('.service')}.env" for name in instances]
+        found = {
+            *layout.path("/etc/slipway/env").glob(f"{app.name}.*"),
+            *(layout.path(path) for path in (*env, *map(_template, runtimes), *(one.root for one in runtimes)) if path),
+        }
+        ordered = [*sorted(found), layout.access_log(app.name), layout.state(app.name), layout.config(app.name)]
+        return [path for path in ordered if path.exists()]
+
+
+def _template(runtime: Runtime) -> str:
+    """The template of the units that a runtime names one by one."""
+    return f"/etc/systemd/system/{runtime.unit.partition('@')[0]}@.service" if "@" in runtime.unit else ""
