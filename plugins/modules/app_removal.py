@@ -11,8 +11,8 @@ module: app_removal
 short_description: Take applications off this host, with all that was made for them
 version_added: 0.1.0
 description:
-  - Takes the site off nginx, lets requests end, stops slots and workers, and removes units, environment files, releases, state and
-    description. What is called by another application or was there before stays, such as the units of external slots.
+  - Takes the site off nginx, lets requests end, stops slots and workers, and removes units, environment files, releases, state
+    and description. Units of external slots are somebody else's and stay.
   - Databases, their users, Redis data, system users, certificates and container images stay, since they hold data, or may be
     shared.
   - Refused while a transaction is not confirmed or somebody holds the lease. A removal that was killed goes on when it is run

@@ -103,9 +103,8 @@ class Builder:
                 if host.has("edge") or host.name in app.everywhere()
             },
         }
-        gone = [
-            name for name in (self.facts[host.name].apps if host.name in self.facts else ()) if name not in values["app_apps"]
-        ]
+        described = self.facts[host.name].apps if host.name in self.facts else ()
+        gone = [name for name in described if name not in values["app_apps"]]
         values["app_absent"] = [name for name in gone if name in self.inventory.absent]
         values["app_left"] = [name for name in gone if name in {app.name for app in self.inventory.apps}]
         if docker:

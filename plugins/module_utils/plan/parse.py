@@ -79,11 +79,14 @@ def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Invent
     apps: list[App] = []
     read = Reader("inventory")
     entries = read.mapping(raw.apps, "slipway_apps") if raw.apps is not None else {}
-    removed = {
-        name: found for name, found in ((name, absent(name, entry)) for name, entry in entries.items()) if found is not None
-    }
+    removed = []
     for name, entry in entries.items():
-        app, found = (None, removed[name]) if name in removed else parse_app(name, entry, hosts)
+        gone = absent(name, entry)
+        if gone is not None:
+            problems += gone
+            removed.append(str(name))
+            continue
+        app, found = parse_app(name, entry, hosts)
         problems += found
         if app:
             apps.append(app)
@@ -98,7 +101,7 @@ def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Invent
         problems += found
     named = {name: raw.hostvars.get(name, {}).get("slipway_primary") for name in hosts.all}
     pairs = parse_pairs.pairs(raw.groups, named)
-    inventory = replace(parse_pairs.settled(found_hosts, apps, pairs), absent=tuple(sorted(map(str, removed))))
+    inventory = replace(parse_pairs.settled(found_hosts, apps, pairs), absent=tuple(sorted(removed)))
     problems += [*pairs.problems, *parse_pairs.needs(inventory, raw.hostvars), *parse_pairs.names(inventory)]
     problems += _domains(inventory)
     problems += _units(inventory)

@@ -82,12 +82,11 @@ class Removal:
             return
         content = self.site.read_text(encoding="utf-8")
         self.site.unlink()
-        if self.host.runner.run(["systemctl", "is-active", "--quiet", "nginx"]).ok:
-            tested = self.host.runner.run(["nginx", "-t", "-q"])
-            if not tested.ok:
-                self.host.disk.write(self.site, content)
-                raise SlipwayError(f"nginx of {self.app.host} would not run without {self.site}: {tested.err.strip()}")
-            self.host.runner.must(["systemctl", "reload", "nginx"])
+        tested = self.host.runner.run(["nginx", "-t", "-q"])
+        if not tested.ok:
+            self.host.disk.write(self.site, content)
+            raise SlipwayError(f"nginx of {self.app.host} would not run without {self.site}: {tested.err.strip()}")
+        self.host.runner.must(["systemctl", "try-reload-or-restart", "nginx"])
 
     def _end_timers(self) -> None:
         app, host = self.app, self.host

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Apps that go: by `state: absent`, from a host that they left, and those that nobody declares any more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ansible_collections.slipway.server.plugins.module_utils.plan.parse import parse
+
+from tests.unit.module_utils.plan.inventories import facts, fleet, planned, spotik
+
+
+def test_an_absent_app_is_planned_nowhere_and_goes_from_the_hosts_that_have_it() -> None:
+    raw = fleet()
+    raw.apps["old"] = {"state": "absent"}
+    plan = planned(raw, web1=facts(apps=("old", "spotik")))
+    assert plan.hosts["web1"]["app_absent"] == ["old"]
+    assert list(plan.hosts["web1"]["app_apps"]) == ["spotik"]
+    assert plan.hosts["web2"]["app_absent"] == []
+
+
+def test_an_absent_entry_may_keep_its_keys() -> None:
+    raw = fleet()
+    raw.apps["old"] = {**spotik(), "state": "absent"}
+    inventory, problems = parse(raw)
+    assert (problems, inventory.absent) == ([], ("old",))
+
+
+def test_an_app_that_left_a_host_goes_from_there() -> None:
+    raw = fleet()
+    raw.apps["spotik"]["backends"] = {"one": {"runtime": "systemd", "port": 3000, "command": "/usr/bin/puma", "hosts": ["web1"]}}
+    raw.groups["edge"] = ["web1"]
+    plan = planned(raw, web2=facts(apps=("spotik",)))
+    assert plan.hosts["web2"]["app_left"] == ["spotik"]
+    assert plan.hosts["web1"]["app_left"] == []
+
+
+def test_what_nobody_declares_is_refused_only_by_a_run_for_all_apps() -> None:
+    raw = fleet()
+    found = {"web1": facts(apps=("old", "spotik"))}
+    assert not [problem for problem in parse(raw, found)[1] if "old" in problem.key]
+    lines = [problem.line() for problem in parse(replace(raw, all_apps=True), found)[1]]
+    assert (
+        "web1: slipway_apps.old: is not declared, but this host has it. "
+        "Declare it again, or have it removed from all hosts: `state: absent` in its entry"
+    ) in lines
+
+
+def test_another_state_is_named() -> None:
+    raw = fleet()
+    raw.apps["spotik"]["state"] = "gone"
+    assert [problem.line() for problem in parse(raw)[1]] == [
+        "app spotik: slipway_apps.spotik.state: is 'gone'. Write present or absent"
+    ]

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An application that goes from a host: in which order, what stays, and what stands against it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
+from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import Busy, SlipwayError
+from ansible_collections.slipway.server.plugins.module_utils.traffic.removal import Removal, Removed
+
+from tests.unit.module_utils.traffic.test_cutover import switch
+from tests.unit.module_utils.traffic.test_slots import docked, engine_of, start
+from tests.unit.module_utils.traffic.world import World
+
+SITE = "etc/nginx/slipway.d/site-shop.conf"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> World:
+    """An edge that runs the application itself, with its site, next to another application's files."""
+    world = docked(tmp_path, edge=True)
+    start(world)
+    for name in (
+        SITE,
+        "etc/nginx/slipway.d/site-shop-2.conf",
+        "etc/slipway/env/shop.docker.env",
+        "etc/slipway/env/shop-2.docker.env",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name, encoding="utf-8")
+    return world
+
+
+def left(world: World) -> list[str]:
+    return sorted(
+        str(path.relative_to(world.root)) for path in world.root.rglob("*") if path.is_file() and "lock" not in path.parts
+    )
+
+
+def remove(world: World, write: bool = True) -> Removed:
+    return Removal(world.host, world.app).run("alice", write)
+
+
+def test_what_was_made_for_it_goes_and_nothing_else(served: World) -> None:
+    told = remove(served)
+    assert told.ended == ["slipway-shop-blue-1"]
+    assert engine_of(served).containers == {}
+    assert left(served) == ["env", "etc/nginx/slipway.d/site-shop-2.conf", "etc/slipway/env/shop-2.docker.env"]
+    assert served.host.apps() == []
+
+
+def test_its_site_goes_before_anything_ends(served: World) -> None:
+    remove(served)
+    calls = engine_of(served).calls
+    assert calls.index(["systemctl", "try-reload-or-restart", "nginx"]) < calls.index(
+        ["docker", "rm", "--force", "slipway-shop-blue-1"]
+    )
+
+
+def test_check_mode_tells_the_same_and_touches_nothing(served: World) -> None:
+    before = left(served)
+    told = remove(served, write=False)
+    assert left(served) == before
+    assert told == remove(served)
+    assert str(served.root / SITE) in told.removed
+
+
+def test_nginx_that_would_not_run_without_its_site_gets_it_back(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = served.runner.run
+    answer = Result(1, "", "no default server")
+    monkeypatch.setattr(
+        served.runner, "run", lambda argv, *rest, **more: answer if argv[0] == "nginx" else run(argv, *rest, **more)
+    )
+    with pytest.raises(SlipwayError, match=r"would not run without .*: no default server"):
+        remove(served)
+    assert (served.root / SITE).read_text(encoding="utf-8") == SITE
+    assert list(engine_of(served).containers) == ["slipway-shop-blue-1"]
+
+
+def test_not_while_somebody_holds_the_lease(served: World) -> None:
+    served.host.leases("shop").acquire("t9", "bob", 60)
+    with pytest.raises(Busy, match="bob"):
+        remove(served)
+    assert (served.root / SITE).exists()
+
+
+def test_not_while_a_transaction_waits(world: World) -> None:
+    switch(world)
+    with pytest.raises(SlipwayError, match="transaction t1 of tester is not confirmed yet on web1"):
+        remove(world)
+
+
+def test_one_that_was_killed_goes_on(served: World) -> None:
+    (served.root / SITE).unlink()
+    engine_of(served).containers.clear()
+    assert remove(served).ended == []
+    assert served.host.apps() == []
