@@ -33,6 +33,10 @@ def test_files_are_cut_where_a_site_begins_and_keep_every_byte():
     assert n.files("") == []
 
 
+def test_no_site_is_no_file() -> None:
+    assert n.files("### All sites\n") == []
+
+
 def test_each_domain_is_asked_over_both_ports_but_one_with_a_wildcard():
     found = n.checks([SHOP, LEGACY], 80, 8443)
     assert [check["url"] for check in found] == [
