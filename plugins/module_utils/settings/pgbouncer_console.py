@@ -14,6 +14,7 @@ from typing import Optional
 
 from ..host.clock import Clock
 from ..host.runner import Runner
+from . import psql
 from .psql import SOCKET_DIRECTORY, identifier
 
 PORT = 6432
@@ -127,7 +128,7 @@ class Console:
         sql = "; ".join(commands)
         # `timeout` ends psql itself: the end of runuser alone would leave it behind, with its question.
         argv = self._as_user("timeout", "--kill-after=2", f"{timeout:.1f}", *self._psql(*commands))
-        environment = {"PGCONNECT_TIMEOUT": "5", "PGAPPNAME": "slipway"}
+        environment = {"PGCONNECT_TIMEOUT": "5", "PGAPPNAME": "slipway", **psql.environment()}
         result = self.runner.run(argv, timeout=timeout + 10, env=environment)
         if result.rc in (124, 137):
             raise ConsoleTimeout(f"pgbouncer on port {self.port}: no answer to {sql} within {timeout:g} s")
@@ -278,10 +279,10 @@ class Console:
         """
         # No shell: systemd 252 writes its signs into the transient unit so that they are lost at the next daemon-reload.
         # Without ON_ERROR_STOP the last command decides, so RESUME may find nothing to do.
-        psql = [
+        words = [
             word for word in self._psql(_command("RESUME", database), "SHOW VERSION") if word not in ("-v", "ON_ERROR_STOP=1")
         ]
-        return self._as_user("timeout", "10", *psql)
+        return self._as_user("timeout", "10", *words)
 
     def reload(self) -> None:
         """Read the configuration again. A value that pgbouncer refuses only shows in its log and in `config`."""

@@ -11,14 +11,14 @@ import re
 import socket
 import ssl
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from ..host.runner import Runner
+from ..host.runner import Result, Runner
 from ..host.state import name_of
-from . import redis_client, sandbox_seen
+from . import psql, redis_client, sandbox_seen
 from .sysctl import in_container, is_short, normal, normal_key, reachable, writes_live
 
 LIMIT_NAMES = {
@@ -67,6 +67,8 @@ class Reader:
         self.proc = proc
         self.container: Optional[bool] = None
         self.pending: list[str] = []
+        self.units: dict[str, dict[str, str]] = {}
+        self.said: dict[tuple[str, ...], Result] = {}
         self.kinds: dict[str, Callable[[Mapping[str, Any]], Iterable[Mismatch]]] = {
             "sysctl": self._sysctl,
             "limit": self._limit,
@@ -81,8 +83,28 @@ class Reader:
         }
 
     def read(self, checks: Iterable[Mapping[str, Any]]) -> list[Mismatch]:
-        """All mismatches of `checks`; a check is a mapping with `kind` and what that kind needs."""
+        """All mismatches of `checks`; a check is a mapping with `kind` and what that kind needs.
+
+        What several of them ask for is asked once: systemd for its units, and a command for its output.
+        """
+        checks = list(checks)
+        self.said = {}
+        self.units = self._shown(checks)
         return [mismatch for check in checks for mismatch in self.kinds[check["kind"]](check)]
+
+    def _shown(self, checks: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+        """What systemd says of the units of `checks`, by the name under which they are asked for; templates have none."""
+        names: dict[str, None] = {}
+        properties = {"Id": None}
+        for check in checks:
+            asked = {"unit": check.get("properties") or (), "limit": ("MainPID",), "sandbox": sandbox_seen.PROPERTIES.split(",")}
+            if "unit" in check and "@." not in str(check["unit"]) and check["kind"] in asked:
+                names[str(check["unit"])] = None
+                properties.update(dict.fromkeys(asked[check["kind"]]))
+        if not names:
+            return {}
+        argv = ["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(properties)}", "--", *names]
+        return dict(zip(names, sandbox_seen.blocks(self.runner.run(argv).out)))
 
     def _sysctl(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         key = normal_key(str(check["key"]))
@@ -108,7 +130,7 @@ class Reader:
 
     def _main_pid(self, check: Mapping[str, Any]) -> Optional[str]:
         if "unit" in check:
-            pid = self.runner.run(["systemctl", "show", "--property=MainPID", "--value", "--", str(check["unit"])]).out.strip()
+            pid = self.units.get(str(check["unit"]), {}).get("MainPID", "")
             return pid if pid not in ("", "0") else None
         found = self.runner.run(["pgrep", "--oldest", "--exact", str(check["process"])]).out.split()
         return found[0] if found else None
@@ -180,9 +202,7 @@ class Reader:
 
     def _unit(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         unit, properties = str(check["unit"]), check["properties"]
-        names = ",".join(properties)
-        out = self.runner.run(["systemctl", "show", f"--property={names}", "--", unit]).out
-        values = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        values = self.units.get(unit, {})
         for name, wanted in properties.items():
             effective = values.get(name, "")
             if effective != str(wanted):
@@ -213,15 +233,16 @@ class Reader:
     def _command(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         argv = [str(part) for part in check["argv"]]
         what = str(check.get("what") or " ".join(argv))
-        result = self.runner.run(argv, data=check.get("input"), timeout=60)
+        result = self._run(argv, check.get("input"))
+        output = result.out if "lines" not in check else lines_of(result.out, str(check["lines"]))
         expected_rc = int(check.get("rc", 0))
         if result.rc != expected_rc:
             effective = f"{result.rc}: {result.text()[-500:]}"
             remedy = str(check.get("remedy", "Run it by hand on this host."))
             yield Mismatch(what, f"exit status {expected_rc}", effective, remedy)
-        elif "equals" in check and result.out.strip() != str(check["equals"]).strip():
+        elif "equals" in check and output.strip() != str(check["equals"]).strip():
             yield Mismatch(
-                what, str(check["equals"]), result.out.strip()[-500:], str(check.get("remedy", "Run it by hand on this host."))
+                what, str(check["equals"]), output.strip()[-500:], str(check.get("remedy", "Run it by hand on this host."))
             )
         elif "matches" in check and not re.search(str(check["matches"]), result.out, re.MULTILINE):
             effective = f"no match in {len(result.out.splitlines())} lines of output"
@@ -234,6 +255,12 @@ class Reader:
                     effective = row.get(column) or ("empty" if row else "no such row")
                     remedy = str(check.get("remedy", "Run it by hand on this host."))
                     yield Mismatch(f"{what}: {name} {column}", str(wanted), effective, remedy)
+
+    def _run(self, argv: Sequence[str], data: Optional[str]) -> Result:
+        key = (*argv, data or "")
+        if key not in self.said:
+            self.said[key] = self.runner.run(argv, data=data, timeout=60, env=psql.environment())
+        return self.said[key]
 
     def _file(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
         path = Path(str(check["path"]))
@@ -267,16 +294,18 @@ class Reader:
         return [Mismatch(*row) for row in redis_client.look(check)]
 
     def _sandbox(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
-        found = sandbox_seen.look(self.runner, str(check["unit"]), self.proc)
+        unit = str(check["unit"])
+        known = unit in self.units
+        found = sandbox_seen.judge([self.units[unit]], self.proc) if known else sandbox_seen.look(self.runner, unit, self.proc)
         self.pending += [
-            f"{unit}: its sandbox ({', '.join(keys)}) comes with its next start" for unit, keys in found.later.items()
+            f"{name}: its sandbox ({', '.join(keys)}) comes with its next start" for name, keys in found.later.items()
         ]
-        for unit, keys in found.missing.items():
+        for name, keys in found.missing.items():
             yield Mismatch(
-                f"sandbox of {unit}",
+                f"sandbox of {name}",
                 ", ".join(keys),
                 "not around its process",
-                f"See `journalctl -u {unit}`: this kernel refuses it.",
+                f"See `journalctl -u {name}`: this kernel refuses it.",
             )
 
     def _http(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
@@ -329,6 +358,11 @@ def _started_before_its_file(values: Mapping[str, str]) -> bool:
         return started.isdigit() and int(started) <= Path(values.get("FragmentPath", "")).stat().st_mtime
     except OSError:
         return False
+
+
+def lines_of(output: str, start: str) -> str:
+    """The lines of `output` that begin with `start`, without it."""
+    return "\n".join(line[len(start) :] for line in output.splitlines() if line.startswith(start))
 
 
 def parse_table(output: str) -> dict[str, dict[str, str]]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,9 +37,18 @@ def look(runner: Runner, unit: str, proc: Path = Path("/proc")) -> Found:
     """Compare every running process of `unit`, a name or a template; what does not run has nothing to show."""
     pattern = unit.replace("@.", "@*.")
     out = runner.run(["systemctl", "show", "--timestamp=us+utc", f"--property={PROPERTIES}", "--", pattern]).out
+    return judge(blocks(out), proc)
+
+
+def blocks(listing: str) -> list[dict[str, str]]:
+    """The properties of each unit in the output of `systemctl show`."""
+    return [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in listing.strip().split("\n\n")]
+
+
+def judge(units: Iterable[Mapping[str, str]], proc: Path = Path("/proc")) -> Found:
+    """The same of units whose PROPERTIES, times in UTC, are known already."""
     found = Found()
-    for block in out.strip().split("\n\n"):
-        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    for values in units:
         pid = values.get("MainPID", "0")
         if values.get("ActiveState") not in ("active", "reloading") or pid == "0":
             continue

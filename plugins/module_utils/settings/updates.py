@@ -33,6 +33,7 @@ UNSEEN = {
     "debian": "origin=Debian,codename=${distro_codename}-security,label=Debian-Security",
     "ubuntu": "origin=Ubuntu,archive=${distro_codename}-security,label=Ubuntu",
 }
+SWITCHES = ("Enable", "Update-Package-Lists", "Unattended-Upgrade")
 DAY = 24 * 60
 TIME = re.compile(r"(?P<before>(?:.*\s)?)(?P<hour>\d{1,2}):(?P<minute>\d\d)(?P<after>(?::\d\d)?(?:\s+\S+)?)")
 SPAN = re.compile(r"(\d+)\s*(h|hr|hours?|m|min|minutes?|s|sec|seconds?)\b")
@@ -207,7 +208,7 @@ def configuration(wanted: Wanted, origins: Sequence[str]) -> str:
     unused, again = str(wanted.remove_unused).lower(), str(wanted.reboot).lower()
     when = wanted.reboot_time if wanted.reboot_time == "now" else time_of_day(wanted.reboot_time, wanted.turn * wanted.gap)
     lines = [f"// {HEAD}"]
-    lines += [f'APT::Periodic::{name} "1";' for name in ("Enable", "Update-Package-Lists", "Unattended-Upgrade")]
+    lines += [f'APT::Periodic::{name} "1";' for name in SWITCHES]
     lines += ['APT::Periodic::AutocleanInterval "7";']
     lines += [f"#clear Unattended-Upgrade::{name};" for name in ("Allowed-Origins", "Origins-Pattern", "Package-Blacklist")]
     for name, values in (("Origins-Pattern", origins), ("Package-Blacklist", wanted.hold)):
@@ -236,18 +237,16 @@ def timer(wanted: Wanted) -> str:
 
 def checks(wanted: Wanted, origins: Sequence[str]) -> list[dict[str, Any]]:
     """What apt makes of all its files, and the timers with their next run."""
-
-    def value(what: str, key: str, text: str) -> dict[str, Any]:
-        argv = ["apt-config", "dump", "--format", "%v%n", key]
-        return {"kind": "command", "what": what, "argv": argv, "equals": text, "remedy": REMEDY}
-
-    found = [value(f"apt's own switch {name}", f"APT::Periodic::{name}", "1") for name in ("Enable", "Unattended-Upgrade")]
-    found += [
-        value("apt's own switch Update-Package-Lists", "APT::Periodic::Update-Package-Lists", "1"),
-        value("origins by pattern", "Unattended-Upgrade::Origins-Pattern", "\n".join(origins)),
-        value("origins by name", "Unattended-Upgrade::Allowed-Origins", ""),
-        value("packages that are held", "Unattended-Upgrade::Package-Blacklist", "\n".join(wanted.hold)),
-        value("restart of the host", "Unattended-Upgrade::Automatic-Reboot", str(wanted.reboot).lower()),
+    # Of a list, apt names each entry with two colons behind the list's own name.
+    values = {f"APT::Periodic::{name}": (f"apt's own switch {name}", "1") for name in SWITCHES}
+    values["Unattended-Upgrade::Automatic-Reboot"] = ("restart of the host", str(wanted.reboot).lower())
+    values["Unattended-Upgrade::Origins-Pattern::"] = ("origins by pattern", "\n".join(origins))
+    values["Unattended-Upgrade::Allowed-Origins::"] = ("origins by name", "")
+    values["Unattended-Upgrade::Package-Blacklist::"] = ("packages that are held", "\n".join(wanted.hold))
+    argv = ["apt-config", "dump", "--format", "%f %v%n", *(key.rstrip(":") for key in values)]
+    found: list[dict[str, Any]] = [
+        {"kind": "command", "what": what, "argv": argv, "lines": f"{key} ", "equals": text, "remedy": REMEDY}
+        for key, (what, text) in values.items()
     ]
     running = {"ActiveState": "active", "UnitFileState": "enabled"}
     found += [{"kind": "unit", "unit": name, "properties": running} for name in TIMERS]

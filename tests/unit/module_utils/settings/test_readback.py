@@ -63,13 +63,46 @@ def test_sysctl(proc):
 
 
 def test_limit_that_was_cut_is_reported(proc):
-    running = {"systemctl": Result(0, "42\n", "")}
+    running = {"systemctl": Result(0, "Id=x.service\nMainPID=42\n", "")}
     check = {"kind": "limit", "unit": "x.service", "name": "nofile", "value": "4096"}
     assert "declared 4096, effective 1024" in read(proc, check, **running)[0]
     assert read(proc, {**check, "value": "1024"}, **running) == []
     assert read(proc, {**check, "value": "512"}, **running) == []
     assert read(proc, {**check, "value": "512", "at_least": False}, **running) != []
-    assert "not running" in read(proc, check, systemctl=Result(0, "0\n", ""))[0]
+    assert "not running" in read(proc, check, systemctl=Result(0, "MainPID=0\n", ""))[0]
+
+
+def test_what_several_checks_ask_is_asked_once(proc):
+    class Once(Runner):
+        def __init__(self):
+            self.asked = []
+
+        def run(self, argv, data=None, timeout=600.0, env=None):
+            self.asked.append(argv)
+            if argv[0] == "echo":
+                return Result(0, "a::b 1\na::c 2\na::c 3\n", "")
+            return Result(0, "Id=a.service\nActiveState=active\nMainPID=42\n\nId=b.timer\nActiveState=failed\n", "")
+
+    checks = [
+        {"kind": "unit", "unit": "a.service", "properties": {"ActiveState": "active"}},
+        {"kind": "unit", "unit": "b.timer", "properties": {"ActiveState": "active", "UnitFileState": "enabled"}},
+        {"kind": "limit", "unit": "a.service", "name": "nofile", "value": "1024"},
+        {"kind": "command", "argv": ["echo", "x"], "lines": "a::b ", "equals": "1"},
+        {"kind": "command", "argv": ["echo", "x"], "lines": "a::c ", "equals": "2\n3"},
+        {"kind": "command", "argv": ["echo", "x"], "lines": "a::d ", "equals": ""},
+        {"kind": "command", "argv": ["echo", "x"], "lines": "a::c ", "equals": "2"},
+    ]
+    once = Once()
+    reader = Reader(once, proc)
+    found = [str(mismatch) for mismatch in reader.read(checks)]
+    assert found[0].startswith("b.timer ActiveState: declared active, effective failed.")
+    assert found[1].startswith("b.timer UnitFileState: declared enabled, effective unset.")
+    assert found[2].startswith("echo x: declared 2, effective 2\n3.")
+    assert len(found) == 3
+    assert [argv[0] for argv in once.asked] == ["systemctl", "echo"]
+    assert once.asked[0][-2:] == ["a.service", "b.timer"]
+    reader.read(checks)
+    assert len(once.asked) == 4  # a later look sees what is true then
 
 
 def test_limit_parsing():
@@ -148,11 +181,11 @@ def test_served_certificate_is_compared_with_the_file(tmp_path):
 
 
 def test_limit_of_children(proc):
-    answers = {"systemctl": Result(0, "7\n", ""), "pgrep": Result(0, "42\n99\n", "")}
+    answers = {"systemctl": Result(0, "MainPID=7\n", ""), "pgrep": Result(0, "42\n99\n", "")}
     check = {"kind": "limit", "unit": "x.service", "name": "nofile", "value": "1024", "children": "worker process$"}
     assert read(proc, check, **answers) == []
     assert "process 42" in read(proc, {**check, "value": "2048"}, **answers)[0]
-    assert "none runs" in read(proc, check, systemctl=Result(0, "7\n", ""), pgrep=Result(1, "", ""))[0]
+    assert "none runs" in read(proc, check, systemctl=Result(0, "MainPID=7\n", ""), pgrep=Result(1, "", ""))[0]
 
 
 class Echo(Runner):

@@ -128,7 +128,8 @@ class Host(Runner):
     """Answers as a converged host does; `trial` is the exit status of the dry run."""
 
     def __init__(self, wanted, origins, trial=0, last="success"):
-        self.values = {check["argv"][-1]: check["equals"] for check in u.checks(wanted, origins) if "equals" in check}
+        checks = [check for check in u.checks(wanted, origins) if "lines" in check]
+        self.said = "".join(f"{check['lines']}{line}\n" for check in checks for line in check["equals"].splitlines())
         self.trial, self.last, self.asked = trial, last, []
         self.stopped: set[str] = set()
 
@@ -137,12 +138,12 @@ class Host(Runner):
         if argv[0] == "apt-cache":
             return Result(0, policy(*DEBIAN), "")
         if argv[0] == "apt-config":
-            return Result(0, self.values.get(argv[-1], "") + "\n", "")
+            return Result(0, self.said, "")
         if argv[0] == "sh":
             return Result(self.trial, "wanted this, but it says: that" if self.trial else "", "")
         if "--property=Result" in argv:
             return Result(0, self.last + "\n", "")
-        if argv[:2] == ["systemctl", "show"] and argv[-1] in u.TIMERS and "--" in argv:
+        if argv[:2] == ["systemctl", "show"] and argv[-1] in (*u.TIMERS, *u.SERVICES) and "--" in argv:
             return Result(0, "\n\n".join(self._unit(name) for name in argv[argv.index("--") + 1 :]), "")
         if argv[:2] == ["systemctl", "start"]:
             self.stopped.discard(argv[-1])
