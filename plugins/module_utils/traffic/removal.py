@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,9 @@ class Removal:
                     Slots(host, app).remove(slot)
             for path in self._paths():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for root in {one.root for one in self._runtimes() if one.root}:
+                with contextlib.suppress(OSError):  # what else is there is somebody else's
+                    host.layout.path(root).rmdir()
             host.runner.run(["systemctl", "daemon-reload"])
         host.records(app.name).log("removed", owner=owner, ended=told.ended)
         return told
@@ -96,17 +100,20 @@ class Removal:
         for kind in ("settle", "workers"):
             Timer(host.runner, host.clock, f"slipway-{app.name}-{kind}").cancel()
 
+    def _runtimes(self) -> list[Runtime]:
+        return [one for one in (self.app.runtime, *(worker.runtime for worker in self.app.workers)) if one is not None]
+
     def _paths(self) -> list[Path]:
         """What was made for it here, its description last."""
         app, layout = self.app, self.host.layout
-        runtimes = [one for one in (app.runtime, *(worker.runtime for worker in app.workers)) if one is not None]
-        instances = [one.name for slot in self.slots for one in slot.instances] + [
-            name for worker in app.workers if worker.runtime is not None for name in worker.instances
-        ]
-        env = [f"/etc/slipway/env/{name.removesuffix('.service')}.env" for name in instances]
+        runtimes = self._runtimes()
+        own = [app.name, *(f"{app.name}-{worker.name}" for worker in app.workers)]
+        env = layout.path("/etc/slipway/env")
         found = {
-            *layout.path("/etc/slipway/env").glob(f"{app.name}.*"),
-            *(layout.path(path) for path in (*env, *map(_template, runtimes), *(one.root for one in runtimes)) if path),
+            *(path for name in own for path in env.glob(f"{name}@*")),
+            *env.glob(f"{app.name}.*"),
+            *(layout.path(path) for path in map(_template, runtimes) if path),
+            *(layout.path(f"{one.root}/{part}") for one in runtimes if one.root for part in ("releases", "slots")),
         }
         ordered = [*sorted(found), layout.access_log(app.name), layout.state(app.name), layout.config(app.name)]
         return [path for path in ordered if path.exists()]

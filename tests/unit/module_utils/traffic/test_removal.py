@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
+from ansible_collections.slipway.server.plugins.module_utils.traffic.drivers import Artifact
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import Busy, SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.removal import Removal, Removed
+from ansible_collections.slipway.server.plugins.module_utils.traffic.slots import Request, Slots
 
 from tests.unit.module_utils.traffic.test_cutover import switch
-from tests.unit.module_utils.traffic.test_slots import docked, engine_of, start
+from tests.unit.module_utils.traffic.test_slots import docked, engine_of, start, unpacked
 from tests.unit.module_utils.traffic.world import World
 
 SITE = "etc/nginx/slipway.d/site-shop.conf"
@@ -98,3 +100,14 @@ def test_one_that_was_killed_goes_on(served: World) -> None:
     engine_of(served).containers.clear()
     assert remove(served).ended == []
     assert served.host.apps() == []
+
+
+def test_in_the_place_of_releases_only_they_go(tmp_path: Path) -> None:
+    unit = unpacked(tmp_path)
+    Slots(unit.host, unit.app).start(Request("blue", Artifact("v1", archive="/v1.tar.gz")))
+    (tmp_path / "opt/shop/notes").write_text("of somebody else", encoding="utf-8")
+    told = remove(unit)
+    assert {str(tmp_path / path) for path in ("opt/shop/releases", "opt/shop/slots", "etc/slipway/env/shop@blue-1.env")} <= set(
+        told.removed
+    )
+    assert [path.name for path in (tmp_path / "opt/shop").iterdir()] == ["notes"]

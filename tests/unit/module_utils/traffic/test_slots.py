@@ -350,8 +350,7 @@ def link(target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
     return entry
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> World:
+def unpacked(tmp_path: Path) -> World:
     runtime = {"kind": "systemd", "unit": "shop@{slot}-{n}.service", "root": "/opt/shop", "env_file": "/env"}
     world = World(tmp_path, described(runtime))
     equip(world)
@@ -359,6 +358,11 @@ def unit(tmp_path: Path) -> World:
     for release in ("v1", "v2"):
         bundle(tmp_path / f"{release}.tar.gz", {"app.rb": f"release {release}", "bin/run": "#!/bin/sh"})
     return world
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> World:
+    return unpacked(tmp_path)
 
 
 def test_units_run_from_an_archive(unit: World) -> None:
