@@ -21,6 +21,17 @@ options:
     description: Name of the transaction. One service has one name.
     type: str
     required: true
+  state:
+    description:
+      - With C(absent) everything is as it was before the first run with O(originals), byte for byte. Units that run are told of
+        it and go on; of the other options only O(units), O(validate), O(check) and O(guarded) count.
+    type: str
+    choices: [present, absent]
+    default: present
+  originals:
+    description: Whether what stands at the paths is kept before it is changed, so that O(state) V(absent) can put it back.
+    type: bool
+    default: false
   directories:
     description: Directories with owner and mode.
     type: list
@@ -227,7 +238,7 @@ from ansible_collections.slipway.server.plugins.module_utils.guard import armed,
 from ansible_collections.slipway.server.plugins.module_utils.guard.carried import carried
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
-from ansible_collections.slipway.server.plugins.module_utils.settings import converge, proof, sandbox, sandboxed
+from ansible_collections.slipway.server.plugins.module_utils.settings import converge, proof, sandbox, sandboxed, taken
 
 PATH = {"type": "path", "required": True}
 OWNED = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
@@ -267,6 +278,8 @@ def listed(options: dict[str, Any], **more: Any) -> dict[str, Any]:
 COMMANDS = {"type": "list", "elements": "list", "default": []}
 SPEC = {
     "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "originals": {"type": "bool", "default": False},
     "directories": listed({"path": PATH, "mode": {"type": "str", "default": "0755"}, **OWNED, **STATE}),
     "files": listed(FILE, required_if=[("state", "present", ["content"])]),
     "secret_files": listed(
@@ -321,6 +334,7 @@ def transaction(params: dict[str, Any]) -> converge.Transaction:
         watches=tuple(Path(path) for path in params["watches"]),
         readback=proof.given(params["readback"]),
         check_timeout=params["check_timeout"],
+        originals=params["originals"],
         **{key: tuple(tuple(map(str, argv)) for argv in params[key]) for key in ("validate", "apply", "check")},
     )
 
@@ -336,9 +350,9 @@ def main() -> None:
     """Read parameters, ask the library, answer."""
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     runner, params = Runner(), module.params
-    wanted, refused = transaction(params), []
+    wanted, refused, present = transaction(params), [], params["state"] == "present"
     try:
-        if params["sandbox"]:
+        if params["sandbox"] and present:
             wanted, refused = sandboxed.add(wanted, runner, params["sandbox"], module.check_mode)
         if not module.check_mode:
             sandboxed.refuse(wanted, runner, params["trials"])
@@ -346,11 +360,12 @@ def main() -> None:
         if guarded is not None:
             armed.tell(guarded.guard, module.warn, not module.check_mode)
         converger = converge.Converger(runner, arming=guarded)
-        done = converger.run(wanted, module.check_mode)
+        done = converger.run(wanted, module.check_mode) if present else converger.let_go(wanted, module.check_mode)
     except (converge.ConvergeError, armed.GuardError, OSError) as error:
         module.fail_json(msg=str(error))
     for name in done.unmet:
         module.warn(f"{name} stays off: a condition of its own is not met on this host (see `systemctl status {name}`)")
+    taken.tell(module.warn, params["name"], done)
     if refused:
         module.warn(sandbox.warning(params["sandbox"]["unit"], refused))
     result = {

@@ -9,252 +9,43 @@ a run back when its time is up.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
-import grp
 import json
-import pwd
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Optional
 
 from ..guard.armed import Arming, GuardError
 from ..guard.deadman import ArmingFailed
 from ..host import files as disk
-from ..host.clock import Clock, parse_time
+from ..host.clock import Clock
+from ..host.room import Room
 from ..host.runner import CommandFailed, Runner
-from ..host.state import State as State
-from ..host.state import observe as observe
 from . import manifest
+from .declared import EFFECTS as EFFECTS
+from .declared import Change as Change
+from .declared import ConvergeError as ConvergeError
+from .declared import DirectorySpec as DirectorySpec
+from .declared import Exclusive as Exclusive
+from .declared import FileSpec as FileSpec
+from .declared import LinkSpec as LinkSpec
+from .declared import Outcome as Outcome
+from .declared import State as State
+from .declared import Transaction as Transaction
+from .declared import UnitSpec as UnitSpec
+from .declared import declared
+from .declared import observe as observe
+from .declared import plan as plan
+from .declared import put as put
+from .declared import remember as remember
 from .readback import Seen, look
+from .taken import Taken
+from .unit_states import UnitState, effect_on, marked_effects, parse_units, strongest, unit_steps
 
 MARKERS = Path("/var/lib/slipway/converge")
-EFFECTS = ("none", "daemon-reload", "reload", "restart")
 UNIT_FOLDER = Path("/etc/systemd/system")
 UNIT_KINDS = (".service", ".socket", ".timer", ".path", ".target")
-ANY_PATH = Path("/")
-HIDDEN = "(secret content is not shown)\n"
-
-
-class ConvergeError(Exception):
-    """The transaction failed; the message says where, why and what state the host is in now."""
-
-
-@dataclass(frozen=True)
-class FileSpec:
-    """A file that has to be there with these bytes, or has to be gone (`content` None)."""
-
-    path: Path
-    content: Optional[str]
-    owner: str = "root"
-    group: str = "root"
-    mode: int = 0o644
-    validate: str = ""
-    effect: str = "reload"
-    secret: bool = False
-
-
-@dataclass(frozen=True)
-class DirectorySpec:
-    """A directory with owner and mode, or one that has to be gone when it is empty (`present` False)."""
-
-    path: Path
-    owner: str = "root"
-    group: str = "root"
-    mode: int = 0o755
-    present: bool = True
-
-
-@dataclass(frozen=True)
-class LinkSpec:
-    """A symbolic link, or one that has to be gone (`target` None)."""
-
-    path: Path
-    target: Optional[str]
-    effect: str = "reload"
-
-
-@dataclass(frozen=True)
-class UnitSpec:
-    """A systemd unit: whether it is enabled (None: as it is), runs (`started`, `stopped`, `none`), and follows changes.
-
-    `follows` are the paths whose change concerns it; none means every path of the transaction.
-    `settle`: seconds for which it has to stay up after it was started or took a change.
-    """
-
-    name: str
-    enabled: Optional[bool] = True
-    state: str = "started"
-    on_change: str = "auto"
-    follows: tuple[Path, ...] = ()
-    settle: float = 0.0
-
-
-class Exclusive(NamedTuple):
-    """Files of folder `path` whose name matches `pattern`, and whose first line has `marker`, go unless they are declared."""
-
-    path: Path
-    pattern: str
-    marker: str = ""
-
-
-@dataclass(frozen=True)
-class Transaction:
-    """What one service has to look like."""
-
-    name: str
-    directories: tuple[DirectorySpec, ...] = ()
-    files: tuple[FileSpec, ...] = ()
-    links: tuple[LinkSpec, ...] = ()
-    exclusive: tuple[Exclusive, ...] = ()
-    watches: tuple[Path, ...] = ()
-    units: tuple[UnitSpec, ...] = ()
-    validate: tuple[tuple[str, ...], ...] = ()
-    apply: tuple[tuple[str, ...], ...] = ()
-    check: tuple[tuple[str, ...], ...] = ()
-    readback: tuple[Mapping[str, Any], ...] = ()
-    check_timeout: float = 15.0
-
-
-@dataclass(frozen=True)
-class Change:
-    """One path whose state differs from the declared one."""
-
-    path: Path
-    before: State
-    after: State
-    effect: str
-    secret: bool = False
-
-
-@dataclass
-class Outcome:
-    """What was (or, in check mode, would be) done."""
-
-    changes: list[Change] = field(default_factory=list)
-    resumed: str = ""
-    stale: list[str] = field(default_factory=list)
-    actions: list[str] = field(default_factory=list)
-    unmet: list[str] = field(default_factory=list)
-    reloaded: list[str] = field(default_factory=list)
-    restarted: list[str] = field(default_factory=list)
-    seen: Seen = field(default_factory=Seen)
-
-    @property
-    def changed(self) -> bool:
-        """True when anything differs, a watched file is news to a unit, or an interrupted run has to be finished."""
-        return bool(self.changes or self.actions or self.resumed or self.stale)
-
-    def diff(self) -> list[dict[str, str]]:
-        """One entry for each changed path, as Ansible shows it."""
-        return [_diff(change) for change in self.changes]
-
-
-def _wanted_file(spec: FileSpec) -> State:
-    return State() if spec.content is None else State("file", spec.content, spec.owner, spec.group, spec.mode)
-
-
-def _wanted_directory(spec: DirectorySpec) -> State:
-    return State("directory", "", spec.owner, spec.group, spec.mode) if spec.present else State()
-
-
-def declared(transaction: Transaction) -> list[tuple[Path, State, str, bool]]:
-    """Every path that `transaction` names: its state, the effect of a change, whether its content is secret."""
-    found = [(directory.path, _wanted_directory(directory), "none", False) for directory in transaction.directories]
-    found += [(spec.path, _wanted_file(spec), spec.effect, spec.secret) for spec in transaction.files]
-    links = [(link, State() if link.target is None else State("link", link.target)) for link in transaction.links]
-    return found + [(link.path, state, link.effect, False) for link, state in links]
-
-
-def plan(transaction: Transaction) -> list[Change]:
-    """The paths that differ from what `transaction` declares, directories first."""
-    wanted = declared(transaction)
-    named = {path for path, *_rest in wanted}
-    for rule in transaction.exclusive:
-        for path in sorted(rule.path.iterdir()) if rule.path.is_dir() else ():
-            if path not in named and fnmatch.fnmatch(path.name, rule.pattern) and _marked(path, rule.marker):
-                wanted.append((path, State(), "reload", True))
-    changes = []
-    for path, after, effect, secret in wanted:
-        before = observe(path)
-        occupied = after.kind == "absent" and before.kind == "directory" and any(path.iterdir())
-        if before != after and not occupied:
-            changes.append(Change(path, before, after, effect, secret))
-    return changes
-
-
-def remember(transaction: Transaction, folder: Path = manifest.FOLDER) -> None:
-    """Keep which files are owned, for later looks at what was changed by hand."""
-    manifest.record(transaction.name, ((path, state) for path, state, _effect, _secret in declared(transaction)), folder)
-
-
-def _marked(path: Path, marker: str) -> bool:
-    return not marker or (path.is_file() and not path.is_symlink() and marker in (disk.read_text(path) or "").split("\n", 1)[0])
-
-
-def _diff(change: Change) -> dict[str, str]:
-    def show(state: State) -> str:
-        if state.kind == "absent":
-            return ""
-        if state.kind == "link":
-            return f"-> {state.content}\n"
-        head = f"# {state.owner}:{state.group} {state.mode:04o}\n"
-        if state.kind == "directory":
-            return head
-        return head + (HIDDEN if change.secret else state.content)
-
-    before, after = show(change.before), show(change.after)
-    if change.secret and change.before.kind == change.after.kind and change.before.content != change.after.content:
-        after += "(differs)\n"
-    return {"before_header": str(change.path), "after_header": str(change.path), "before": before, "after": after}
-
-
-def _identifier(kind: str, name: str, lookup: Any, path: Path) -> int:
-    try:
-        return int(name) if name.isdigit() else int(lookup(name)[2])
-    except KeyError:
-        raise ConvergeError(f"{path}: there is no {kind} `{name}` on this host; create it first") from None
-
-
-def put(path: Path, state: State) -> None:
-    """Bring `path` to `state` in one step; raises OSError or ConvergeError."""
-    owned = state.kind in ("file", "directory")
-    uid = _identifier("user", state.owner, pwd.getpwnam, path) if owned else -1
-    gid = _identifier("group", state.group, grp.getgrnam, path) if owned else -1
-    disk.place(path, state.kind, state.content, state.mode, uid, gid)
-
-
-@dataclass(frozen=True)
-class UnitState:
-    """What systemd says of a unit. `unmet`: it was asked to start in this boot, and a condition of its own kept it off."""
-
-    loaded: bool
-    active: bool
-    enabled: str
-    needs_daemon_reload: bool
-    unmet: bool = False
-    since: float = 0.0
-
-
-def parse_units(listing: str) -> dict[str, UnitState]:
-    """Unit states from `systemctl show --property=Id,…` output, by unit name."""
-    states = {}
-    for block in listing.strip().split("\n\n"):
-        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        if "Id" in values:
-            active = values.get("ActiveState") in ("active", "activating", "reloading")
-            tried = values.get("ConditionTimestampMonotonic", "0") != "0"
-            for name in {values["Id"], *values.get("Names", "").split()}:
-                states[name] = UnitState(
-                    loaded=values.get("LoadState") == "loaded",
-                    active=active,
-                    enabled=values.get("UnitFileState", ""),
-                    needs_daemon_reload=values.get("NeedDaemonReload") == "yes",
-                    unmet=not active and tried and values.get("ConditionResult") == "no",
-                    since=parse_time(values.get("StateChangeTimestamp", "")),
-                )
-    return states
 
 
 class Converger:
@@ -287,10 +78,11 @@ class Converger:
             self.arming.guard.revert(reason="a new run found it unfinished")
         outcome = Outcome(changes=plan(transaction))
         marker = self.markers / transaction.name
-        left_over = _marked_effects(disk.read_text(marker))
-        outcome.resumed = _strongest(left_over.values()) if left_over else ""
+        left_over = marked_effects(disk.read_text(marker))
+        outcome.resumed = strongest(left_over.values()) if left_over else ""
         stale = self._stale(transaction)
         outcome.stale = [str(path) for path in stale]
+        taken = Taken(transaction.name, self.markers.parent)
         news = dict.fromkeys(stale, "reload")
         effects = {**left_over, **news, **{change.path: change.effect for change in outcome.changes}}
         if check_mode:
@@ -299,10 +91,23 @@ class Converger:
             outcome.seen = look(self.runner, transaction.readback)
             return outcome
         self._validate_staged(transaction, outcome.changes)
-        if outcome.changes:
-            self._arm(transaction, outcome.changes, effects, marker)
-            self._make_markers()
-            disk.atomic_write(marker, json.dumps({str(path): effect for path, effect in effects.items()}) + "\n", 0o600)
+        room = Room()
+        try:
+            if transaction.originals:
+                paths = [path for path, *_rest in declared(transaction)] + [change.path for change in outcome.changes]
+                outcome.foreign = taken.keep(paths, left_over)
+            if outcome.changes:
+                room.reserve((change.path, _size(change.before)) for change in outcome.changes)
+                self._arm(transaction, outcome.changes, effects, marker)
+                self._make_markers()
+                disk.atomic_write(marker, json.dumps({str(path): effect for path, effect in effects.items()}) + "\n", 0o600)
+        except (ConvergeError, OSError, ValueError) as error:
+            room.release()
+            with contextlib.suppress(OSError):
+                taken.unkeep()
+            if isinstance(error, ConvergeError):
+                raise
+            raise ConvergeError(f"{transaction.name}: nothing was changed, the old files could not be kept: {error}") from error
         swapped: list[Change] = []
         reached = left_over  # what the units have to be told of when the old bytes come back; a mere validation concerns none
         retired: list[tuple[str, str]] = []
@@ -320,7 +125,7 @@ class Converger:
                 swapped.append(change)
                 put(change.path, change.after)
             reached = effects
-            if _strongest(effects.values()) != "none" and self._touches_units(outcome.changes):
+            if strongest(effects.values()) != "none" and self._touches_units(outcome.changes):
                 self.runner.must(["systemctl", "daemon-reload"])
             if outcome.changed:
                 self._commands("applying", transaction.apply)
@@ -331,15 +136,42 @@ class Converger:
             if self.arming and outcome.changes:
                 self.arming.guard.confirm(self.arming.txn)
         except Exception as error:
-            self._restore(transaction, swapped, retired, reached, marker)
+            room.release()
+            faults = self._restore(transaction, swapped, retired, reached, marker)
+            if faults:
+                again = "the host tries again by itself" if self.arming else "make room, and run this again"
+                raise ConvergeError(
+                    f"{transaction.name}: {error}\nNot all is as it was; {again}:\n" + "\n".join(faults)
+                ) from error
+            taken.unkeep()
             if self.arming:
                 self.arming.guard.taken_back(self.arming.txn, f"not well on the host: {error}")
             where = ", ".join(str(c.path) for c in outcome.changes) or "no file"
             raise ConvergeError(f"{transaction.name}: {error}\nThe old state is back ({where}).") from error
+        finally:
+            room.release()
         disk.remove(marker)
         remember(transaction, self.markers.parent / manifest.FOLDER.name)
         if not outcome.changed:
             outcome.seen = look(self.runner, transaction.readback)
+        return outcome
+
+    def let_go(self, transaction: Transaction, check_mode: bool = False) -> Outcome:
+        """Have everything of `transaction` as it was before its first run; what has to be said of it is in the outcome.
+
+        Of `transaction` only its name, units, validation and checks count. Units that do not run are left alone.
+        """
+        taken = Taken(transaction.name, self.markers.parent)
+        try:
+            back = taken.back(transaction)
+        except (OSError, ValueError) as error:
+            raise ConvergeError(f"{transaction.name}: nothing was changed, what was kept cannot be read: {error}") from error
+        states = self._states(transaction.units)
+        units = tuple(unit for unit in transaction.units if unit.name in states and states[unit.name].active)
+        outcome = self.run(replace(back.transaction, units=units), check_mode)
+        outcome.words = back.words()
+        if not check_mode:
+            taken.forget()
         return outcome
 
     def _arm(self, transaction: Transaction, changes: Sequence[Change], effects: Mapping[Path, str], marker: Path) -> None:
@@ -488,12 +320,19 @@ class Converger:
         retired: Sequence[tuple[str, str]],
         effects: Mapping[Path, str],
         marker: Path,
-    ) -> None:
+    ) -> list[str]:
+        """Put everything back, tell the units, and say what could not be put back."""
         for change in swapped:
             if change.before.kind == "absent" and change.path.parent == UNIT_FOLDER and "@." not in change.path.name:
                 self.runner.run(["systemctl", "disable", "--now", "--", change.path.name])
-        for change in reversed(swapped):
-            put(change.path, change.before)
+        faults = []
+        # What goes makes room for what comes back.
+        back = swapped[::-1]
+        for change in sorted(back, key=lambda change: change.before.kind != "absent"):
+            try:
+                put(change.path, change.before)
+            except (OSError, ConvergeError) as error:
+                faults.append(f"- {change.path} could not be put back: {error}")
         if self._touches_units(swapped):
             self.runner.run(["systemctl", "daemon-reload"])
         with contextlib.suppress(Exception):
@@ -506,45 +345,14 @@ class Converger:
             if effect_on(unit, effects) in ("reload", "restart") and unit.on_change != "none" and state and state.loaded:
                 self.runner.run(["systemctl", "reset-failed", "--", unit.name])
                 self.runner.run(["systemctl", "reload-or-restart" if state.active else "restart", "--", unit.name])
-        disk.remove(marker)
+        if not faults:
+            disk.remove(marker)
+        return faults
+
+
+def _size(state: State) -> int:
+    return len(state.content.encode("utf-8", "surrogateescape"))
 
 
 def _is_leaving_unit(change: Change) -> bool:
     return change.after.kind == "absent" and change.path.parent == UNIT_FOLDER and change.path.suffix in UNIT_KINDS
-
-
-def _strongest(effects: Iterable[str]) -> str:
-    return max(effects, key=EFFECTS.index, default="none")
-
-
-def _marked_effects(text: Optional[str]) -> dict[Path, str]:
-    """The changes that an interrupted run had not yet brought to its units; an unreadable marker concerns all of them."""
-    if text is None:
-        return {}
-    try:
-        found = {Path(path): effect for path, effect in json.loads(text).items() if effect in EFFECTS}
-    except (ValueError, AttributeError):
-        found = {}
-    return found or {ANY_PATH: "restart"}
-
-
-def effect_on(unit: UnitSpec, effects: Mapping[Path, str]) -> str:
-    """The strongest effect among the changes that concern `unit`."""
-    return _strongest(effect for path, effect in effects.items() if not unit.follows or path in unit.follows or path == ANY_PATH)
-
-
-def unit_steps(unit: UnitSpec, state: UnitState, effect: str) -> list[str]:
-    """The systemctl verbs that bring `unit` from `state` to its declared state after a change with `effect`."""
-    verbs = []
-    if unit.enabled is True and state.enabled not in ("enabled", "static", "alias", "indirect", "generated"):
-        verbs.append("enable")
-    if unit.enabled is False and state.enabled == "enabled":
-        verbs.append("disable")
-    if unit.state == "stopped" and state.active:
-        verbs.append("stop")
-    if unit.state == "started" and not state.active and not (state.unmet and effect == "none"):
-        verbs.append("start")
-    elif unit.state == "started" and state.active and effect in ("reload", "restart") and unit.on_change != "none":
-        wanted = effect if unit.on_change == "auto" else unit.on_change
-        verbs.append("restart" if wanted == "restart" else "reload-or-restart")
-    return verbs

@@ -16,7 +16,7 @@ from typing import Any, Optional, Union
 from ..guard import saved as snapshot
 from ..guard.saved import Saved
 from ..host import files as disk
-from .converge import DirectorySpec, FileSpec, LinkSpec
+from .declared import DirectorySpec, FileSpec, LinkSpec
 
 Spec = Union[DirectorySpec, FileSpec, LinkSpec]
 Undo = Callable[[str, str], str]
