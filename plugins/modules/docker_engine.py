@@ -55,8 +55,9 @@ options:
     description:
       - C(configured) brings the engine to the declaration.
       - C(verified) compares with the running daemon, fails with every difference (in check mode it warns) and starts nothing.
+      - C(absent) puts the files back as they were before the first run, with a restart only while no container runs.
     type: str
-    choices: [configured, verified]
+    choices: [configured, verified, absent]
     default: configured
 attributes:
   check_mode:
@@ -98,7 +99,7 @@ from typing import Any
 
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
-from ansible_collections.slipway.server.plugins.module_utils.settings import converge, docker, docker_closed, proof
+from ansible_collections.slipway.server.plugins.module_utils.settings import converge, docker, docker_closed, proof, taken
 from ansible_collections.slipway.server.plugins.module_utils.settings.readback import Seen
 
 REGISTRY = {
@@ -122,7 +123,7 @@ SPEC: dict[str, Any] = {
     "options": {"type": "dict", "default": {}},
     "registries": {"type": "list", "elements": "dict", "default": [], "options": REGISTRY},
     "authorities": {"type": "dict", "default": {}},
-    "state": {"type": "str", "choices": ["configured", "verified"], "default": "configured"},
+    "state": {"type": "str", "choices": ["configured", "verified", "absent"], "default": "configured"},
 }
 
 
@@ -151,6 +152,12 @@ def look(runner: Runner, engine: docker.Engine, nofile: int) -> Seen:
     return Seen(tuple(str(mismatch) for mismatch in found))
 
 
+def answer(done: converge.Outcome) -> dict[str, Any]:
+    """What the module says was done."""
+    paths = [str(change.path) for change in done.changes]
+    return {"changed": done.changed, "diff": done.diff(), "files_changed": paths, "actions": done.actions}
+
+
 def main() -> None:
     """Read parameters, ask the library, answer."""
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
@@ -158,6 +165,10 @@ def main() -> None:
     engine = declared(module.params)
     problems = docker.problems(engine)
     try:
+        if module.params["state"] == "absent":
+            gone = docker.let_go(runner, engine, module.check_mode)
+            taken.tell(module.warn, "docker", gone)
+            module.exit_json(**answer(gone), nofile=engine.nofile)
         possible, old = docker.hard_limit(), docker.parse_json(docker.disk.read_text(docker.DAEMON), docker.DAEMON)
         there = docker_closed.containers(runner) if engine.options.get("userns-remap") else []
         problems += docker_closed.refusals(engine.options, old, possible, there)
@@ -177,14 +188,8 @@ def main() -> None:
         module.warn(f"docker: {docker.DAEMON} is this role's alone; {', '.join(gone)} go. Keep them by docker_options")
     if nofile < engine.nofile:
         module.warn(f"docker: containers get {nofile} open files instead of {engine.nofile}: this host cannot give more")
-    result = {
-        "changed": done.changed,
-        "diff": done.diff(),
-        "nofile": nofile,
-        "files_changed": [str(change.path) for change in done.changes],
-        "actions": done.actions,
-    }
-    proof.end(module, "docker", look(runner, engine, nofile), result)
+    taken.tell(module.warn, "docker", done)
+    proof.end(module, "docker", look(runner, engine, nofile), {**answer(done), "nofile": nofile})
 
 
 if __name__ == "__main__":

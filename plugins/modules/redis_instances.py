@@ -59,6 +59,11 @@ options:
     description: Whether the units are denied what the package leaves them. A running instance gets it with its next start.
     type: bool
     default: true
+  state:
+    description: C(absent) stops all instances, whose data stays, and has the package's own one as it was before the first run.
+    type: str
+    choices: [present, absent]
+    default: present
 attributes:
   check_mode:
     description: Says what would change; configurations are tried where the server is installed.
@@ -127,6 +132,7 @@ SPEC = {
     "instances": {"type": "list", "elements": "dict", "required": True, "options": INSTANCE},
     "users": {"type": "list", "elements": "dict", "default": [], "options": USER},
     "sandbox": {"type": "bool", "default": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
 
 
@@ -135,7 +141,9 @@ def main() -> None:
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     declared, logins = redis.instances(module.params["instances"]), redis.users(module.params["users"])
     try:
-        done = Server(Runner(), sandbox=module.params["sandbox"]).run(declared, logins, module.check_mode)
+        server = Server(Runner(), sandbox=module.params["sandbox"])
+        present = module.params["state"] == "present"
+        done = server.run(declared, logins, module.check_mode) if present else server.let_go(module.check_mode)
     except (RedisFailed, ConvergeError, CommandFailed, OSError) as error:
         module.fail_json(msg=str(error))
     for line in done.warnings:

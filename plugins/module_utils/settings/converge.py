@@ -39,6 +39,7 @@ from .declared import observe as observe
 from .declared import plan as plan
 from .declared import put as put
 from .declared import remember as remember
+from .originals import Undo
 from .readback import Seen, look
 from .taken import Taken
 from .unit_states import UnitState, effect_on, marked_effects, parse_units, strongest, unit_steps
@@ -156,18 +157,25 @@ class Converger:
             outcome.seen = look(self.runner, transaction.readback)
         return outcome
 
-    def let_go(self, transaction: Transaction, check_mode: bool = False) -> Outcome:
+    def let_go(
+        self,
+        transaction: Transaction,
+        check_mode: bool = False,
+        undo: Optional[Mapping[Path, Undo]] = None,
+        effect: str = "reload",
+    ) -> Outcome:
         """Have everything of `transaction` as it was before its first run; what has to be said of it is in the outcome.
 
-        Of `transaction` only its name, units, validation and checks count. Units that do not run are left alone.
+        Of `transaction` only its name, units, validation and checks count. Units that do not run are not started.
         """
         taken = Taken(transaction.name, self.markers.parent)
         try:
-            back = taken.back(transaction)
+            back = taken.back(transaction, undo or {}, effect)
         except (OSError, ValueError) as error:
             raise ConvergeError(f"{transaction.name}: nothing was changed, what was kept cannot be read: {error}") from error
         states = self._states(transaction.units)
-        units = tuple(unit for unit in transaction.units if unit.name in states and states[unit.name].active)
+        there = [unit for unit in transaction.units if unit.name in states]
+        units = tuple(unit for unit in there if states[unit.name].active or unit.enabled is not None)
         outcome = self.run(replace(back.transaction, units=units), check_mode)
         outcome.words = back.words()
         if not check_mode:
@@ -305,6 +313,9 @@ class Converger:
                 raise ConvergeError(f"{unit.name} did not stay up for {unit.settle:g} s{self._last_words(unit.name)}")
 
     def _systemctl(self, verb: str, unit: str) -> None:
+        if verb in ("start", "restart"):
+            # A start that is asked for is none of a crash loop: systemd would refuse a unit's third change within a minute.
+            self.runner.run(["systemctl", "reset-failed", "--", unit])
         result = self.runner.run(["systemctl", verb, "--", unit])
         if not result.ok:
             raise ConvergeError(f"systemctl {verb} {unit} failed: {result.text()}{self._last_words(unit)}")

@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 from ..host import files as disk
 from ..host.runner import Runner
-from .converge import DirectorySpec, FileSpec, Transaction, UnitSpec
+from .converge import Converger, DirectorySpec, FileSpec, Outcome, Transaction, UnitSpec
 from .readback import Mismatch
 
 DAEMON = Path("/etc/docker/daemon.json")
@@ -163,6 +163,31 @@ def logins(old: Mapping[str, Any], registries: tuple[Registry, ...]) -> dict[str
     return {**old, "auths": auths} if auths else dict(old)
 
 
+def logins_back(now: str, before: str, registries: tuple[Registry, ...]) -> str:
+    """Docker's client configuration without the declared logins, with those of before and those that others added since."""
+    content, old = parse_json(now, LOGINS), parse_json(before, LOGINS).get("auths") or {}
+    mine = {registry.host for registry in registries if registry.username}
+    auths = {host: login for host, login in (content.get("auths") or {}).items() if host not in mine}
+    content["auths"] = {**auths, **{host: old[host] for host in mine if host in old}}
+    return _text(content) if content["auths"] or set(content) > {"auths"} else ""
+
+
+def let_go(runner: Runner, engine: Engine, check_mode: bool, converger: Optional[Converger] = None) -> Outcome:
+    """The files as they were before; the engine is restarted for them only while no container runs, or it would stop them all."""
+    running = (
+        runner.run(["docker", "ps", "--quiet"]).out.split() if runner.run(["systemctl", "is-active", "--quiet", UNIT]).ok else []
+    )
+    transaction = Transaction("docker", units=(UnitSpec(UNIT, enabled=None),))
+    undo = {LOGINS: lambda now, before: logins_back(now, before, engine.registries)}
+    done = (converger or Converger(runner)).let_go(transaction, check_mode, undo, "reload" if running else "restart")
+    if running and done.changed:
+        done.words.append(
+            f"docker: {len(running)} container(s) run, so the engine goes on with what it has and takes the rest of {DAEMON} at"
+            " its next start, which stops containers unless that file has live-restore"
+        )
+    return done
+
+
 def _text(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
@@ -203,6 +228,7 @@ def transaction(engine: Engine, version: str, nofile: int, running: bool, root: 
         units=(UnitSpec(UNIT, follows=(DAEMON,)),),
         check=(("docker", "info", "--format", "{{.ServerVersion}}"),),
         check_timeout=60.0,
+        originals=True,
     )
 
 

@@ -12,20 +12,22 @@ import ssl
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
 from ..health.wire import Place
 from ..host import files as disk
 from ..host.runner import CommandFailed, Runner
-from . import redis, sandbox, sandboxed
+from . import manifest, redis, sandbox, sandboxed, taken
 from .converge import ConvergeError, Converger, DirectorySpec, FileSpec, Outcome, Transaction, UnitSpec, plan
 from .readback import look
 from .redis import ADMIN, Instance, User
 from .redis_client import Client, RedisError
 
 PACKAGED = "redis-server.service"
+PACKAGED_CONFIG = Path("/etc/redis/redis.conf")
+PACKAGED_FILE = "/var/lib/slipway/redis/packaged"
 BINARY = "/usr/bin/redis-server"
 
 
@@ -73,12 +75,13 @@ class Server:
         if found:
             raise RedisFailed("Redis: nothing was changed:\n" + "\n".join(f"- {line}" for line in found))
         done = Done()
+        self._take_over(done, check_mode)
         if not check_mode and not self.password:
             disk.make_directories(Path(redis.ADMIN_FILE).parent, 0o700)
             disk.atomic_write(Path(redis.ADMIN_FILE), password + "\n", 0o600)
             self.password = password
-        self._refuse_data_of_the_packaged_one()
         done.outcomes.append(self.converger.run(self._host(declared), check_mode))
+        self._forget(declared, check_mode)
         for one in declared:
             self._instance(one, logins, trials.get(one.name, {}), password, check_mode, done)
         return done
@@ -136,34 +139,84 @@ class Server:
                     raise
                 time.sleep(0.02)
 
-    def _refuse_data_of_the_packaged_one(self) -> None:
+    def let_go(self, check_mode: bool = False) -> Done:
+        """Stop every instance, its data staying, and have the package's own one as it was; raises ConvergeError."""
+        done = Done()
+        host = self._host(())
+        back = UnitSpec(
+            PACKAGED, True if "enable" in self.packaged() else None, "started" if "start" in self.packaged() else "none"
+        )
+        admin = FileSpec(Path(redis.ADMIN_FILE), None, effect="none", secret=True)
+        units = tuple(unit for unit in host.units if unit.name != PACKAGED)
+        # First its port is free.
+        units += (back,) if Path(BINARY).exists() and before else ()
+        done.outcomes.append(self.converger.run(replace(host, files=(*host.files, admin), units=units), check_mode))
+        self._forget((), check_mode)
+        if not check_mode:
+            shutil.rmtree(Path(redis.ADMIN_FILE).parent, ignore_errors=True)
+        return done
+
+    def packaged(self) -> list[str]:
+        """What gives the package's own instance back: `enable`, `start`, or nothing."""
+        return (disk.read_text(Path(PACKAGED_FILE)) or "").split()
+
+    def _take_over(self, done: Done, check_mode: bool) -> None:
+        """Leave an instance of the package alone that somebody uses; keep how another one was, before it goes."""
+        shown = self.runner.run(["systemctl", "show", "--property=ActiveState,UnitFileState", "--", PACKAGED]).out.split()
+        running, enabled = "ActiveState=active" in shown, "UnitFileState=enabled" in shown
+        if running:
+            self._refuse_if_used()
+        edited = taken.foreign([PACKAGED_CONFIG], taken.conffiles(disk.read_text(taken.PACKAGES) or "")) if running else []
+        if edited:
+            done.warnings.append(f"{PACKAGED} goes, and with it what was set in {PACKAGED_CONFIG}; declare an instance with it")
+        if (running or enabled) and not check_mode:
+            words = [*(["enable"] if enabled else []), *(["start"] if running else [])]
+            disk.make_directories(Path(PACKAGED_FILE).parent, 0o700)
+            disk.atomic_write(Path(PACKAGED_FILE), " ".join(words) + "\n", 0o600)
+
+    @staticmethod
+    def _refuse_if_used() -> None:
         """The package's own instance goes; one that somebody uses is left alone."""
-        if self.runner.run(["systemctl", "is-active", "--quiet", PACKAGED]).ok:
-            try:
-                with Client(Place("127.0.0.1", 6379)) as client:
-                    used = bool([name for name in client.info("keyspace") if name.startswith("db")])
-            except OSError:
-                used = False
-            except RedisError:
-                used = True
-            if used:
-                raise RedisFailed(
-                    f"{PACKAGED} is in use: it holds keys or asks for a password, and this role would stop it."
-                    f" Move its data to a declared instance and empty it, or run `systemctl disable --now {PACKAGED}`"
-                )
+        try:
+            with Client(Place("127.0.0.1", 6379)) as client:
+                used = bool([name for name in client.info("keyspace") if name.startswith("db")])
+                used = used or int(client.info("clients").get("connected_clients", "1")) > 1
+        except (OSError, RedisError):
+            # It listens elsewhere, or asks for a password: somebody has set it up.
+            used = True
+        if used:
+            raise RedisFailed(
+                f"Redis: nothing was changed; {PACKAGED} is in use, and this role would stop it: it holds keys, has clients, asks for"
+                " a password or does not answer on 127.0.0.1:6379. Move its data to a declared instance and empty it, or run"
+                f" `systemctl disable --now {PACKAGED}`"
+            )
+
+    @staticmethod
+    def _gone(declared: Sequence[Instance]) -> list[Instance]:
+        """Instances of ours that are not declared any more, also those that an interrupted run has taken half away."""
+        found = {
+            path.name[len("redis-") : -len(".conf")]
+            for path in Path(redis.FOLDER).glob("redis-*.conf")
+            if (disk.read_text(path) or "").startswith(redis.HEADER)
+        }
+        found |= {path.name[len("redis-") : -len(".json")] for path in manifest.FOLDER.glob("redis-*.json")}
+        return [Instance(name, "cache", 0, 0) for name in sorted(found - {one.name for one in declared})]
+
+    def _forget(self, declared: Sequence[Instance], check_mode: bool) -> None:
+        """Instances that have gone have no files that could be missed."""
+        for one in self._gone(declared) if not check_mode else ():
+            manifest.record(f"redis-{one.name}", ())
 
     def _host(self, declared: Sequence[Instance]) -> Transaction:
         """The package's instance and those that are no longer declared stop; their data stays."""
-        kept = {one.config for one in declared}
-        gone = [
-            Instance(path.name[len("redis-") : -len(".conf")], "cache", 0, 0)
-            for path in sorted(Path(redis.FOLDER).glob("redis-*.conf"))
-            if str(path) not in kept and (disk.read_text(path) or "").startswith(redis.HEADER)
-        ]
-        paths = [path for one in gone for path in (one.config, one.acl, one.drop_in, str(sandboxed.path(one.unit)), *one.tls)]
+        gone = self._gone(declared)
+        paths = [Path(path) for one in gone for path in (one.config, one.acl, one.drop_in, *one.tls)]
+        paths += [sandboxed.path(one.unit) for one in gone]
+        folders = [DirectorySpec(Path(one.drop_in).parent, present=False) for one in gone]
         return Transaction(
             name="redis",
-            files=tuple(FileSpec(Path(path), None, effect="none", secret=True) for path in paths),
+            directories=tuple(folders),
+            files=tuple(FileSpec(path, None, effect="none", secret=True) for path in paths),
             units=tuple(UnitSpec(unit, False, "stopped") for unit in (PACKAGED, *(one.unit for one in gone))),
         )
 

@@ -14,7 +14,7 @@ from ..host import files as disk
 from ..host.state import observe
 from . import manifest
 from .declared import DirectorySpec, FileSpec, LinkSpec, Outcome, Transaction
-from .originals import Originals
+from .originals import Originals, Undo
 
 STATE = Path("/var/lib/slipway")
 FOLDER = "originals"
@@ -25,7 +25,10 @@ def tell(warn: Callable[[str], None], name: str, outcome: Outcome, state: Path =
     """Say what was replaced that somebody else had written, and what letting go could not do."""
     if outcome.foreign:
         where = manifest.place(name, state / FOLDER).with_suffix("")
-        warn(f"{name}: replaced what others had set in {', '.join(outcome.foreign)}; the old text is kept in {where}")
+        warn(
+            f"{name}: changed what others had written: {', '.join(outcome.foreign)}."
+            f" The old text is kept in {where}, and comes back with state absent"
+        )
     for words in outcome.words:
         warn(words)
 
@@ -86,15 +89,22 @@ class Taken:
             self.originals.forget(self.fresh)
             self.originals.store()
 
-    def back(self, transaction: Transaction) -> Back:
-        """`transaction` with everything as it was before; raises OSError or ValueError."""
+    def back(self, transaction: Transaction, undo: Mapping[Path, Undo], effect: str = "reload") -> Back:
+        """`transaction` with everything as it was before; raises OSError or ValueError.
+
+        `undo`: files of which others' parts stay when somebody changed them since. `effect` is what a changed file asks of units.
+        """
         owned, kept = self.owned(), self.originals.load()
         specs = kept.back((), {})
         edited = [
             path for path, entry in owned.items() if manifest.differences(entry, observe(Path(path))) not in ("", "is gone")
         ]
         unknown = tuple(path for path in owned if path not in kept.files)
-        effects = {spec.path: _effect(spec.path) for spec in specs}
+        merged = {path: self._merged(path, undo[path], owned[str(path)]) for path in undo if str(path) in edited}
+
+        def file(spec: FileSpec) -> FileSpec:
+            return replace(merged.get(spec.path, spec), effect=_effect(spec.path, effect), secret=True)
+
         return Back(
             Transaction(
                 transaction.name,
@@ -103,12 +113,18 @@ class Taken:
                 check=transaction.check,
                 check_timeout=transaction.check_timeout,
                 directories=tuple(spec for spec in specs if isinstance(spec, DirectorySpec)),
-                files=tuple(replace(s, effect=effects[s.path], secret=True) for s in specs if isinstance(s, FileSpec)),
-                links=tuple(replace(s, effect=effects[s.path]) for s in specs if isinstance(s, LinkSpec)),
+                files=tuple(file(spec) for spec in specs if isinstance(spec, FileSpec)),
+                links=tuple(replace(s, effect=_effect(s.path, effect)) for s in specs if isinstance(s, LinkSpec)),
             ),
-            tuple(path for path in edited if path not in unknown),
+            tuple(path for path in edited if path not in unknown and Path(path) not in merged),
             unknown,
         )
+
+    def _merged(self, path: Path, undo: Undo, entry: Mapping[str, str]) -> FileSpec:
+        item = self.originals.files[str(path)]
+        before = disk.read_text(self.originals.folder / item.copy) if item.copy else None
+        text = undo(disk.read_text(path) or "", before or "")
+        return FileSpec(path, text or None, entry["owner"], entry["group"], int(entry["mode"], 8))
 
     def forget(self) -> None:
         """It was let go."""
@@ -116,8 +132,8 @@ class Taken:
         disk.remove(self.record)
 
 
-def _effect(path: Path) -> str:
-    return "daemon-reload" if str(path).startswith("/etc/systemd/") else "reload"
+def _effect(path: Path, effect: str) -> str:
+    return "daemon-reload" if str(path).startswith("/etc/systemd/") and effect != "restart" else effect
 
 
 def conffiles(status: str) -> dict[str, str]:

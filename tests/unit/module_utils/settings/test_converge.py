@@ -111,7 +111,7 @@ def test_strongest_effect_wins(tmp_path, host, run):
             spec(tmp_path / "c", "1\n", effect="none"),
         )
     )
-    assert host.verbs() == ["restart -- web.service"]
+    assert host.verbs() == ["reset-failed -- web.service", "restart -- web.service"]
 
 
 def test_starts_and_enables_what_is_down(tmp_path, host, run):
@@ -352,14 +352,14 @@ def test_a_unit_follows_its_own_paths_only(tmp_path, host, run):
     run(units=units, files=(spec(mine, "1\n"), spec(other, "2\n", effect="restart")))
     assert host.verbs() == []
     run(units=units, files=(spec(mine, "2\n", effect="restart"), spec(other, "2\n")))
-    assert host.verbs() == ["restart -- web.service"]
+    assert host.verbs() == ["reset-failed -- web.service", "restart -- web.service"]
 
 
 def test_an_unreadable_marker_restarts_every_unit(tmp_path, host, run):
     (tmp_path / "markers").mkdir()
     (tmp_path / "markers" / "web").write_text("{")
     assert run(units=(c.UnitSpec("web.service", follows=(tmp_path / "x",)),)).resumed == "restart"
-    assert host.verbs() == ["restart -- web.service"]
+    assert host.verbs() == ["reset-failed -- web.service", "restart -- web.service"]
 
 
 def test_a_unit_kept_off_by_its_own_condition_is_tried_once(host, run):
