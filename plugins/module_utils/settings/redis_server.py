@@ -143,9 +143,8 @@ class Server:
         """Stop every instance, its data staying, and have the package's own one as it was; raises ConvergeError."""
         done = Done()
         host = self._host(())
-        back = UnitSpec(
-            PACKAGED, True if "enable" in self.packaged() else None, "started" if "start" in self.packaged() else "none"
-        )
+        before = self.packaged()
+        back = UnitSpec(PACKAGED, "enable" in before or None, "started" if "start" in before else "none")
         admin = FileSpec(Path(redis.ADMIN_FILE), None, effect="none", secret=True)
         units = tuple(unit for unit in host.units if unit.name != PACKAGED)
         # First its port is free.
@@ -186,8 +185,8 @@ class Server:
             used = True
         if used:
             raise RedisFailed(
-                f"Redis: nothing was changed; {PACKAGED} is in use, and this role would stop it: it holds keys, has clients, asks for"
-                " a password or does not answer on 127.0.0.1:6379. Move its data to a declared instance and empty it, or run"
+                f"Redis: nothing was changed; {PACKAGED} is in use, and this role would stop it: it holds keys, has clients,"
+                " asks for a password or does not answer on 127.0.0.1:6379. Move its data to a declared instance and empty it, or run"
                 f" `systemctl disable --now {PACKAGED}`"
             )
 
