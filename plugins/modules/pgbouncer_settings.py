@@ -103,6 +103,11 @@ options:
     description: Whether the unit is denied what a pooler does without. A running one gets it by a restart, as O(restart) allows.
     type: bool
     default: true
+  state:
+    description: C(absent) has the files as they were before the first run, which takes a restart, as O(restart) allows.
+    type: str
+    choices: [present, absent]
+    default: present
 attributes:
   check_mode:
     description: Refuses what would be refused and shows the files; on a host without pgbouncer everything is new.
@@ -163,7 +168,7 @@ from typing import Any
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.quiet import QuietModule
 from ansible_collections.slipway.server.plugins.module_utils.settings import pgbouncer as conf
-from ansible_collections.slipway.server.plugins.module_utils.settings import sandbox
+from ansible_collections.slipway.server.plugins.module_utils.settings import sandbox, taken
 from ansible_collections.slipway.server.plugins.module_utils.settings.pgbouncer_pooler import POLICIES, Pooler, PoolerError
 
 NAME = {"type": "str", "required": True}
@@ -192,12 +197,13 @@ SPEC = {
     "version": {"type": "str", "default": ""},
     "restart": {"type": "str", "choices": list(POLICIES), "default": "now"},
     "sandbox": {"type": "bool", "default": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
 
 
 def wanted(params: dict[str, Any]) -> conf.Wanted:
     """The parameters as the library takes them."""
-    given = {name: params[name] for name in SPEC if name not in ("logins", "restart", "sandbox", "tls", "users")}
+    given = {name: params[name] for name in SPEC if name not in ("logins", "restart", "sandbox", "state", "tls", "users")}
     users = [{**user["settings"], "name": user["name"], "password": user["password"]} for user in params["users"]]
     return conf.Wanted(tls=conf.Tls(**params["tls"]) if params["tls"] else None, users=users, **given)
 
@@ -205,12 +211,15 @@ def wanted(params: dict[str, Any]) -> conf.Wanted:
 def main() -> None:
     """Read parameters, ask the library, answer."""
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
+    given, pooler = module.params, Pooler(Runner())
     try:
-        done = Pooler(Runner()).ensure(
-            wanted(module.params), module.params["logins"], module.params["restart"], module.check_mode, module.params["sandbox"]
-        )
+        if given["state"] == "absent":
+            done = pooler.let_go(wanted(given), given["restart"], module.check_mode)
+        else:
+            done = pooler.ensure(wanted(given), given["logins"], given["restart"], module.check_mode, given["sandbox"])
     except (PoolerError, OSError) as error:
         module.fail_json(msg=str(error))
+    taken.tell(module.warn, "pgbouncer", done.converged)
     if done.refused:
         module.warn(sandbox.warning("pgbouncer", done.refused))
     if done.pending:

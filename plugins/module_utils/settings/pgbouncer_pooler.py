@@ -141,6 +141,40 @@ class Pooler:
         outcome.mismatches = self._after_restart(transaction) if early else outcome.converged.seen.mismatches
         return outcome
 
+    def let_go(self, wanted: conf.Wanted, restart: str = "now", check_mode: bool = False) -> Outcome:
+        """Have the files as they were before the first run, and the package's pooler go on with them; raises PoolerError.
+
+        Only of `wanted` counts which pooler is meant. A further one of the host stops.
+        """
+        outcome = Outcome(version=self.version())
+        pid = self._main_pid(wanted) if outcome.version else 0
+        live = self.observe(wanted, pid) if pid else None
+        console = Console(self.runner, port=live.port) if live else None
+        # Where it listens and whom it lets in are taken at a start only.
+        now = bool(pid) and not wanted.instance and (restart == "now" or (restart == "idle" and self._clients(console) == 0))
+        unit = UnitSpec(wanted.unit, *((False, "stopped") if wanted.instance else (None, "started")))
+        transaction = Transaction(_name(wanted), units=(unit,))
+        converger = Converger(self.runner, self.clock, self.markers)
+        undo = {UNITS / "pgbouncer@.service": lambda now, _before: now} if self._others(wanted) else {}
+        try:
+            foreseen = converger.let_go(transaction, True, undo)
+            hold = now and foreseen.changed and console is not None and not check_mode
+            outcome.clients = self._clients(console) if hold else 0
+            with self._held(console, ("going back",)) if hold and console else contextlib.nullcontext():
+                effect = "restart" if now else "reload"
+                outcome.converged = foreseen if check_mode else converger.let_go(transaction, False, undo, effect)
+        except ConvergeError as error:
+            raise PoolerError(str(error)) from error
+        outcome.restarted = wanted.unit in outcome.converged.restarted
+        if pid and outcome.converged.changed and not now and not wanted.instance:
+            outcome.pending = ("the configuration of before",)
+        return outcome
+
+    def _others(self, wanted: conf.Wanted) -> bool:
+        """Whether further poolers of the host need the unit that they share."""
+        found = (self.root / conf.FOLDER.lstrip("/")).glob("*/pgbouncer.ini")
+        return bool([path for path in found if path.parent.name != wanted.instance])
+
     def version(self) -> str:
         """The installed version, empty without one."""
         found = re.search(r"PgBouncer (\d[\d.]*)", self.runner.run([PROGRAM, "--version"]).out)
@@ -266,7 +300,8 @@ class Pooler:
         names = frozenset(name.split(" ", 1)[0] for name in left)
         seen = replace(wanted, port=live.port) if live and "listen_port" in names else wanted
         return Transaction(
-            name="-".join(filter(None, ("pgbouncer", wanted.instance))),
+            name=_name(wanted),
+            originals=True,
             directories=(DirectorySpec(folder),) if wanted.instance else (),
             files=tuple(files),
             units=(UnitSpec(wanted.unit),),
@@ -329,6 +364,10 @@ class Pooler:
         while (seen := look(self.runner, transaction.readback)).mismatches and self.clock.monotonic() < deadline:
             self.clock.sleep(0.3)
         return seen.mismatches
+
+
+def _name(wanted: conf.Wanted) -> str:
+    return "-".join(filter(None, ("pgbouncer", wanted.instance)))
 
 
 def _can_be_raised(wanted: conf.Wanted, live: Live) -> bool:

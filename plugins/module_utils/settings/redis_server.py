@@ -186,8 +186,8 @@ class Server:
         if used:
             raise RedisFailed(
                 f"Redis: nothing was changed; {PACKAGED} is in use, and this role would stop it: it holds keys, has clients,"
-                " asks for a password or does not answer on 127.0.0.1:6379. Move its data to a declared instance and empty it, or run"
-                f" `systemctl disable --now {PACKAGED}`"
+                " asks for a password or does not answer on 127.0.0.1:6379. Move its data to a declared instance and empty it, or"
+                f" run `systemctl disable --now {PACKAGED}`"
             )
 
     @staticmethod
