@@ -90,6 +90,13 @@ options:
         type: str
         choices: [none, daemon-reload]
         default: none
+  state:
+    description:
+      - C(absent) has the files as they were before the first run, and the running server load them. O(version) may be empty
+        then. Data, databases and roles stay.
+    type: str
+    choices: [present, absent]
+    default: present
 attributes:
   check_mode:
     description: Refuses what would be refused and shows the files; on a host without PostgreSQL everything is new.
@@ -145,9 +152,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Runner
 from ansible_collections.slipway.server.plugins.module_utils.settings import postgresql as conf
-from ansible_collections.slipway.server.plugins.module_utils.settings import postgresql_prepared, sandbox
+from ansible_collections.slipway.server.plugins.module_utils.settings import postgresql_gone, postgresql_prepared, sandbox
 from ansible_collections.slipway.server.plugins.module_utils.settings.converge import ConvergeError, Outcome
 from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql_cluster import Cluster, ClusterError, Wanted
+from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql_cluster import Outcome as ClusterOutcome
 
 NAMES = {"type": "list", "elements": "str", "default": ["all"]}
 HBA = {
@@ -174,6 +182,7 @@ SPEC = {
     "pooler_user": {"type": "str", "default": ""},
     "pooler_os_user": {"type": "str", "default": "postgres"},
     "prepared": {"type": "list", "elements": "dict", "default": [], "options": PREPARED},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
 
 
@@ -192,26 +201,40 @@ def wanted(params: dict[str, Any]) -> Wanted:
     return Wanted(settings, hba, conf.render_ident(params["pooler_user"], params["pooler_os_user"]), tuple(problems))
 
 
-def shown(path: Path, before: Any, after: str) -> dict[str, str]:
+def shown(path: Path, before: Any, after: Any) -> dict[str, str]:
     """One file as Ansible shows it."""
-    return {"before_header": str(path), "after_header": str(path), "before": before or "", "after": after}
+    return {"before_header": str(path), "after_header": str(path), "before": before or "", "after": after or ""}
 
 
 def main() -> None:
     """Read parameters, ask the library, answer."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
     runner, params, prepared = Runner(), module.params, Outcome()
+    present = params["state"] == "present"
     try:
-        if params["prepared"]:
-            prepared, refused = postgresql_prepared.keep(runner, params["prepared"], module.check_mode)
-            if refused:
-                module.warn(sandbox.warning(postgresql_prepared.UNIT, refused))
-        done = Cluster(runner, params["version"]).ensure(wanted(params), module.check_mode)
+        if not present:
+            prepared = postgresql_prepared.let_go(runner, module.check_mode)
+            version = postgresql_gone.version(params["version"])
+            done = postgresql_gone.let_go(Cluster(runner, version), module.check_mode) if version else ClusterOutcome()
+        else:
+            if params["prepared"]:
+                prepared, refused = postgresql_prepared.keep(runner, params["prepared"], module.check_mode)
+                if refused:
+                    module.warn(sandbox.warning(postgresql_prepared.UNIT, refused))
+            done = Cluster(runner, params["version"]).ensure(wanted(params), module.check_mode)
     except (ClusterError, ConvergeError, OSError) as error:
         module.fail_json(msg=f"postgresql {module.params['version']}: {error}")
     for name, file in done.shadowed.items():
         module.warn(f"postgresql: {name} is set again in {file}, which wins; `ALTER SYSTEM RESET {name}` gives it back")
-    if done.live and not done.live.checksums and module.params["data_checksums"]:
+    for line in [*prepared.words, *done.words]:
+        module.warn(line)
+    if done.replaced:
+        kept = f"/var/lib/slipway/originals/postgresql-{module.params['version']}"
+        lines = "; ".join(done.replaced)
+        module.warn(
+            f"postgresql: replaced what others had set: {lines}. The old files are in {kept}; state absent brings them back"
+        )
+    if present and done.live and not done.live.checksums and module.params["data_checksums"]:
         module.warn(
             "postgresql: the cluster has no checksums on its pages; `pg_checksums --enable` makes them while it is stopped"
         )

@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
 from ..guard.armed import Arming, GuardError
 from ..guard.deadman import ArmingFailed
+from ..guard.saved import with_missing_parents
 from ..host import files as disk
 from ..host.clock import Clock
 from ..host.room import Room
@@ -93,10 +94,11 @@ class Converger:
             return outcome
         self._validate_staged(transaction, outcome.changes)
         room = Room()
+        paths = [change.path for change in outcome.changes]
+        made = [folder for folder in reversed(with_missing_parents(paths)) if folder not in paths]
         try:
             if transaction.originals:
-                paths = [path for path, *_rest in declared(transaction)] + [change.path for change in outcome.changes]
-                outcome.foreign = taken.keep(paths, left_over)
+                outcome.foreign = taken.keep([*(path for path, *_rest in declared(transaction)), *paths], left_over)
             if outcome.changes:
                 room.reserve((change.path, _size(change.before)) for change in outcome.changes)
                 self._arm(transaction, outcome.changes, effects, marker)
@@ -139,6 +141,8 @@ class Converger:
         except Exception as error:
             room.release()
             faults = self._restore(transaction, swapped, retired, reached, marker)
+            for folder in made:
+                disk.place(folder, "absent")
             if faults:
                 again = "the host tries again by itself" if self.arming else "make room, and run this again"
                 raise ConvergeError(
@@ -163,6 +167,7 @@ class Converger:
         check_mode: bool = False,
         undo: Optional[Mapping[Path, Undo]] = None,
         effect: str = "reload",
+        staying: Collection[Path] = (),
     ) -> Outcome:
         """Have everything of `transaction` as it was before its first run; what has to be said of it is in the outcome.
 
@@ -170,7 +175,7 @@ class Converger:
         """
         taken = Taken(transaction.name, self.markers.parent)
         try:
-            back = taken.back(transaction, undo or {}, effect)
+            back = taken.back(transaction, undo or {}, effect, staying)
         except (OSError, ValueError) as error:
             raise ConvergeError(f"{transaction.name}: nothing was changed, what was kept cannot be read: {error}") from error
         states = self._states(transaction.units)

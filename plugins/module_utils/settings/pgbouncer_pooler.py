@@ -155,14 +155,16 @@ class Pooler:
         unit = UnitSpec(wanted.unit, *((False, "stopped") if wanted.instance else (None, "started")))
         transaction = Transaction(_name(wanted), units=(unit,))
         converger = Converger(self.runner, self.clock, self.markers)
-        undo = {UNITS / "pgbouncer@.service": lambda now, _before: now} if self._others(wanted) else {}
+        shared = [UNITS / "pgbouncer@.service"] if self._others(wanted) else []
         try:
-            foreseen = converger.let_go(transaction, True, undo)
+            foreseen = converger.let_go(transaction, True, staying=shared)
             hold = now and foreseen.changed and console is not None and not check_mode
             outcome.clients = self._clients(console) if hold else 0
             with self._held(console, ("going back",)) if hold and console else contextlib.nullcontext():
                 effect = "restart" if now else "reload"
-                outcome.converged = foreseen if check_mode else converger.let_go(transaction, False, undo, effect)
+                outcome.converged = (
+                    foreseen if check_mode else converger.let_go(transaction, False, effect=effect, staying=shared)
+                )
         except ConvergeError as error:
             raise PoolerError(str(error)) from error
         outcome.restarted = wanted.unit in outcome.converged.restarted

@@ -25,6 +25,7 @@ from ..host.state import observe
 from . import manifest, sandbox_seen, sandboxed
 from . import postgresql as conf
 from .psql import Psql, SqlError, running_port
+from .taken import Taken
 
 # The directories that a server wants to find before it maps its memory.
 SKELETON = [
@@ -96,11 +97,13 @@ class Live:
 class Outcome:
     """What was (or, in check mode, would be) done."""
 
-    changes: list[tuple[Path, Optional[str], str]] = field(default_factory=list)
+    changes: list[tuple[Path, Optional[str], Optional[str]]] = field(default_factory=list)
     started: bool = False
     reloaded: bool = False
     pending: tuple[str, ...] = ()
     shadowed: dict[str, str] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
     live: Optional[Live] = None
 
     @property
@@ -146,6 +149,8 @@ class Cluster:
         self.meminfo = meminfo
         self.owner = owner
         self.drop_in = self.etc / "conf.d" / conf.DROP_IN
+        self.files = (self.drop_in, self.etc / "pg_hba.conf", self.etc / "pg_ident.conf")
+        self.owner_name = f"postgresql-{version}"
         self.state = state
         self.proven = state / f"{version}-main" / conf.DROP_IN
         self.library = Path("/usr/lib/postgresql") / version
@@ -200,14 +205,18 @@ class Cluster:
             return self._foretell(outcome, live)
         if outcome.changes:
             self._try(wanted)
+        taken = Taken(self.owner_name, self.state.parent)
         try:
+            outcome.replaced = self._take_over(taken, wanted, live)
             if live is not None and not live.pending and any(path == self.drop_in for path, _before, _after in outcome.changes):
-                self._keep()
+                self.keep_proven()
             for path, _before, after in outcome.changes:
-                self._write(path, after)
+                self._write(path, after or "")
             live = self._activate(outcome, live)
         except (ClusterError, OSError) as error:
-            raise ClusterError(f"{error}\n{self._restore(outcome)}") from error
+            said = self._restore(outcome)
+            taken.unkeep()
+            raise ClusterError(f"{error}\n{said}") from error
         if not live.pending:
             self.forget()
         self._remember()
@@ -215,19 +224,24 @@ class Cluster:
         outcome.shadowed = live.shadowed(tuple(wanted.settings))
         return outcome
 
-    def _remember(self) -> None:
-        files = (self.drop_in, self.etc / "pg_hba.conf", self.etc / "pg_ident.conf")
-        folder = self.state.parent / manifest.FOLDER.name
-        manifest.record(f"postgresql-{self.version}", [(path, observe(path)) for path in files], folder)
+    def _take_over(self, taken: Taken, wanted: Wanted, live: Optional[Live]) -> list[str]:
+        """Keep what is to be changed for the first time; says what of it somebody had set."""
+        taken.keep(self.files)
+        texts = {path: disk.read_text(path) or "" for path in taken.fresh}
+        found = [f"{path}: {line}" for path, text in texts.items() if path != self.drop_in for line in conf.own_rules(text)]
+        if taken.fresh and live is not None:
+            rows = Psql(self.runner, self.version, running_port(self.data_directory()) or 5432).must(conf.SET_ELSEWHERE)
+            found += conf.overruled([json.loads(row) for row in rows if row], wanted.settings)
+        return found
 
-    def _plan(self, wanted: Wanted) -> list[tuple[Path, Optional[str], str]]:
-        files = {
-            self.drop_in: conf.render_settings(wanted.settings),
-            self.etc / "pg_hba.conf": wanted.hba,
-            self.etc / "pg_ident.conf": wanted.ident,
-        }
-        before = {path: disk.read_text(path) for path in files}
-        return [(path, before[path], after) for path, after in files.items() if before[path] != after]
+    def _remember(self) -> None:
+        folder = self.state.parent / manifest.FOLDER.name
+        manifest.record(self.owner_name, [(path, observe(path)) for path in self.files], folder)
+
+    def _plan(self, wanted: Wanted) -> list[tuple[Path, Optional[str], Optional[str]]]:
+        texts = (conf.render_settings(wanted.settings), wanted.hba, wanted.ident)
+        before = {path: disk.read_text(path) for path in self.files}
+        return [(path, before[path], after) for path, after in zip(self.files, texts) if before[path] != after]
 
     def _refuse(self, wanted: Wanted, live: Optional[Live]) -> None:
         """Raise ClusterError for all that cannot be taken; of settings only the binary knows when the server is down."""
@@ -253,8 +267,7 @@ class Cluster:
 
     def _stale(self, live: Live) -> bool:
         """Whether a file is younger than what the server has loaded: an earlier run was killed in between."""
-        files = (self.drop_in, self.etc / "pg_hba.conf", self.etc / "pg_ident.conf")
-        return any(path.stat().st_mtime > live.loaded for path in files if path.exists())
+        return any(path.stat().st_mtime > live.loaded for path in self.files if path.exists())
 
     def _write(self, path: Path, text: str) -> None:
         owner = pwd.getpwnam(self.owner)
@@ -294,13 +307,13 @@ class Cluster:
             live = self.start()
             outcome.started = True
         elif outcome.changes or self._stale(live):
-            live = self._reload(live)
+            live = self.reload(live)
             outcome.reloaded = True
         if live is None:
             raise ClusterError(f"{self.unit} does not answer. Its last log lines:\n{self.last_lines()}")
         return live
 
-    def _reload(self, live: Live) -> Optional[Live]:
+    def reload(self, live: Live) -> Optional[Live]:
         """Have the new files loaded; raises ClusterError when the server finds an error in them."""
         port = running_port(self.data_directory()) or 5432
         seen = self.observe()
@@ -322,7 +335,7 @@ class Cluster:
         except SqlError as error:
             raise ClusterError(str(error)) from error
 
-    def _keep(self) -> None:
+    def keep_proven(self) -> None:
         """Remember the drop-in that the running server has taken in full; an empty one stands for none."""
         disk.make_directories(self.proven.parent, 0o700)
         disk.atomic_write(self.proven, disk.read_text(self.drop_in) or "", 0o600)
@@ -406,7 +419,7 @@ class Cluster:
             live = self.start()
         elif outcome.changes:
             with contextlib.suppress(ClusterError):
-                live = self._reload(live)
+                live = self.reload(live)
         if live is not None and not live.pending:
             self.forget()
         return f"The old files are back; the server {'answers' if live else 'does not answer'}."

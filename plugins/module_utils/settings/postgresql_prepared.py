@@ -29,6 +29,11 @@ def keep(
     """
     specs = tuple(FileSpec(Path(each["path"]), each["content"], effect=each["effect"]) for each in files)
     boxed, refused = sandboxed.add(
-        Transaction(NAME, files=specs), runner, {"service": "postgresql", "unit": UNIT}, check_mode
+        Transaction(NAME, files=specs, originals=True), runner, {"service": "postgresql", "unit": UNIT}, check_mode
     )  # fmt: skip
     return Converger(runner, clock, markers).run(boxed, check_mode), refused
+
+
+def let_go(runner: Runner, check_mode: bool, clock: Optional[Clock] = None, markers: Path = MARKERS) -> Outcome:
+    """Have those files as they were before the first run; raises ConvergeError."""
+    return Converger(runner, clock, markers).let_go(Transaction(NAME), check_mode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,11 +75,14 @@ class Taken:
         `begun`: paths that an interrupted run may have changed. Raises OSError or ValueError.
         """
         owned = self.owned()
+        known = self.originals.load().files
         fresh = [path for path in dict.fromkeys(paths) if str(path) not in owned and path not in begun]
+        # What has to be gone is no longer ours to declare, and is still gone.
+        fresh = [path for path in fresh if str(path) not in known or os.path.lexists(path)]
         if not fresh:
             return []
         self.fresh = [path for path in snapshot.with_missing_parents(fresh) if str(path) not in owned]
-        self.originals.load().forget(self.fresh)
+        self.originals.forget(self.fresh)
         self.originals.keep(self.fresh)
         theirs = [path for path in fresh if self.originals.files[str(path)].kind in ("file", "link")]
         return foreign(theirs, conffiles(disk.read_text(PACKAGES) or "")) if theirs else []
@@ -89,13 +93,16 @@ class Taken:
             self.originals.forget(self.fresh)
             self.originals.store()
 
-    def back(self, transaction: Transaction, undo: Mapping[Path, Undo], effect: str = "reload") -> Back:
+    def back(
+        self, transaction: Transaction, undo: Mapping[Path, Undo], effect: str = "reload", staying: Collection[Path] = ()
+    ) -> Back:
         """`transaction` with everything as it was before; raises OSError or ValueError.
 
         `undo`: files of which others' parts stay when somebody changed them since. `effect` is what a changed file asks of units.
+        `staying`: paths that somebody else still needs.
         """
         owned, kept = self.owned(), self.originals.load()
-        specs = kept.back((), {})
+        specs = kept.back(staying, {})
         edited = [
             path for path, entry in owned.items() if manifest.differences(entry, observe(Path(path))) not in ("", "is gone")
         ]

@@ -466,3 +466,35 @@ def test_nothing_is_stopped_when_the_rest_is_not_accepted(tmp_path, host, run, m
         run(files=(spec(tmp_path / "app@.service", None),), validate=(("nginx", "-t"),), units=())
     assert host.verbs() == []
     assert (tmp_path / "app@.service").exists()
+
+
+def test_a_disk_without_room_for_the_way_back_refuses_the_change(tmp_path, run, monkeypatch):
+    def full(_room, _needs):
+        raise OSError(28, "no room")
+
+    monkeypatch.setattr(c.Room, "reserve", full)
+    with pytest.raises(c.ConvergeError, match=r"nothing was changed.*no room"):
+        run(files=(spec(tmp_path / "new", "x\n"),))
+    assert not (tmp_path / "new").exists()
+
+
+def test_one_file_that_cannot_be_put_back_does_not_keep_the_others_from_it(tmp_path, host, run, monkeypatch):
+    first, second, new = tmp_path / "first", tmp_path / "second", tmp_path / "new"
+    first.write_text("before\n")
+    second.write_text("before\n")
+    host.failing["nginx -t"] = "bad directive"
+    place = c.put
+
+    def full(path, state):
+        if path == second and state.content == "before\n":
+            raise OSError(28, "No space left on device")
+        place(path, state)
+
+    monkeypatch.setattr(c, "put", full)
+    files = (spec(first, "after\n"), spec(second, "after\n"), spec(new, "x\n"))
+    with pytest.raises(c.ConvergeError, match="second could not be put back") as error:
+        run(files=files, validate=(("nginx", "-t"),))
+    assert "make room" in str(error.value)
+    assert (first.read_text(), second.read_text(), new.exists()) == ("before\n", "after\n", False)
+    # The next run knows that units have not been told.
+    assert list((tmp_path / "markers").iterdir())
