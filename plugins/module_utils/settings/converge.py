@@ -40,6 +40,7 @@ from .declared import observe as observe
 from .declared import plan as plan
 from .declared import put as put
 from .declared import remember as remember
+from .hints import hint
 from .originals import Undo
 from .readback import Seen, look
 from .taken import Taken
@@ -261,7 +262,8 @@ class Converger:
         for argv in commands:
             result = self.runner.run(argv)
             if not result.ok:
-                raise ConvergeError(f"{phase} failed: `{' '.join(argv)}` says {result.text()[-3000:]}")
+                said = result.text()[-3000:]
+                raise ConvergeError(f"{phase} failed: `{' '.join(argv)}` says {said}{hint(said)}")
 
     def _check(self, transaction: Transaction) -> Seen:
         deadline = self.clock.monotonic() + transaction.check_timeout

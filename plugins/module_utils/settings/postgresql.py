@@ -296,40 +296,6 @@ def render_ident(pooler_user: str, pooler_os_user: str) -> str:
     return HEADER + (f"slipway {pooler_os_user} {pooler_user}\n" if pooler_user else "")
 
 
-PACKAGED_RULES = frozenset(
-    {
-        "local all postgres peer",
-        "local all all peer",
-        "host all all 127.0.0.1/32 scram-sha-256",
-        "host all all ::1/128 scram-sha-256",
-        "local replication all peer",
-        "host replication all 127.0.0.1/32 scram-sha-256",
-        "host replication all ::1/128 scram-sha-256",
-    }
-)
-PACKAGED_SETTINGS = {"port": "5432", "max_connections": "100", "shared_buffers": "128MB", "listen_addresses": "localhost"}
-SET_ELSEWHERE = """
-SELECT jsonb_build_array(name, setting, sourcefile) FROM pg_file_settings
-WHERE error IS NULL ORDER BY seqno
-"""
-
-
-def own_rules(text: str) -> list[str]:
-    """Lines of a pg_hba.conf or pg_ident.conf that somebody added to the package's."""
-    lines = (" ".join(line.split("#", 1)[0].split()) for line in text.splitlines())
-    return [line for line in lines if line and line not in PACKAGED_RULES]
-
-
-def overruled(rows: Sequence[Sequence[str]], declared: Mapping[str, str]) -> list[str]:
-    """What others had set, as (name, value, file), and a declared setting replaces; the package's own values do not count."""
-    last = {name: (value, file) for name, value, file in rows if not file.endswith(("postgresql.auto.conf", DROP_IN))}
-    return [
-        f"{file}: {name} = {value}, now {declared[name]}"
-        for name, (value, file) in last.items()
-        if name in declared and value not in (declared[name], PACKAGED_SETTINGS.get(name))
-    ]
-
-
 VERIFY = """
 WITH declared (name, value) AS (SELECT * FROM jsonb_each_text({settings})),
   ours AS (SELECT * FROM pg_file_settings WHERE sourcefile LIKE '%/conf.d/{drop_in}')

@@ -24,6 +24,7 @@ from ..host.runner import Runner
 from ..host.state import observe
 from . import manifest, sandbox_seen, sandboxed
 from . import postgresql as conf
+from . import postgresql_others as others
 from .psql import Psql, SqlError, running_port
 from .taken import Taken
 
@@ -228,11 +229,21 @@ class Cluster:
         """Keep what is to be changed for the first time; says what of it somebody had set."""
         taken.keep(self.files)
         texts = {path: disk.read_text(path) or "" for path in taken.fresh}
-        found = [f"{path}: {line}" for path, text in texts.items() if path != self.drop_in for line in conf.own_rules(text)]
+        found = [f"{path}: {line}" for path, text in texts.items() if path != self.drop_in for line in others.own_rules(text)]
         if taken.fresh and live is not None:
-            rows = Psql(self.runner, self.version, running_port(self.data_directory()) or 5432).must(conf.SET_ELSEWHERE)
-            found += conf.overruled([json.loads(row) for row in rows if row], wanted.settings)
+            found += others.overruled(self._elsewhere(), wanted.settings)
         return found
+
+    def _elsewhere(self) -> list[list[Any]]:
+        """Every setting in a file, as (name, value, file, line), in the order in which the server reads them."""
+        rows = Psql(self.runner, self.version, running_port(self.data_directory()) or 5432).must(others.SET_ELSEWHERE)
+        return [json.loads(row) for row in rows if row]
+
+    def _overriding(self, wanted: Wanted) -> list[str]:
+        path = self.etc / "postgresql.conf"
+        lines = enumerate((disk.read_text(path) or "").splitlines(), 1)
+        included = [number for number, line in lines if re.match(r"\s*include_dir\s*=?\s*'conf\.d'", line)]
+        return others.overriding(self._elsewhere(), wanted.settings, str(path), included[-1] if included else 0)
 
     def _remember(self) -> None:
         folder = self.state.parent / manifest.FOLDER.name
@@ -246,6 +257,9 @@ class Cluster:
     def _refuse(self, wanted: Wanted, live: Optional[Live]) -> None:
         """Raise ClusterError for all that cannot be taken; of settings only the binary knows when the server is down."""
         problems = [*wanted.problems, *(self._problems(wanted, live) if live else ())]
+        # Only a new value asks for it: the same answer comes from the read-back of a run that changes nothing.
+        if live and any(path == self.drop_in for path, _before, _after in self._plan(wanted)):
+            problems += self._overriding(wanted)
         if problems:
             lines = "\n".join(f"- {line}" for line in problems)
             raise ClusterError(f"nothing was changed; {len(problems)} setting(s) cannot be taken:\n{lines}")

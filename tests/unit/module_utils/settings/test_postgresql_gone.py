@@ -27,9 +27,8 @@ def test_the_files_go_back_and_the_server_loads_them(world, tmp_path):
 def test_what_others_had_set_is_named_once(world):
     cluster, server = world
     server.elsewhere = [
-        ["work_mem", "1GB", "/etc/postgresql.conf"],
-        ["max_connections", "100", "/etc/postgresql.conf"],
-        ["work_mem", "3MB", "/x/postgresql.auto.conf"],
+        ["work_mem", "1GB", "/etc/postgresql.conf", 7],
+        ["max_connections", "100", "/etc/postgresql.conf", 8],
     ]
     done = cluster.ensure(wanted())
     assert "/etc/postgresql.conf: work_mem = 1GB, now 6MB" in done.replaced
@@ -55,3 +54,23 @@ def test_which_cluster_is_meant(tmp_path):
     assert g.version("17", tmp_path) == "17"
     with pytest.raises(ClusterError, match="15, 17"):
         g.version("", tmp_path)
+
+
+def test_what_is_read_later_and_says_otherwise_is_refused_before_anything_changes(world):
+    cluster, server = world
+    with (cluster.etc / "postgresql.conf").open("a") as stream:
+        stream.write("include_dir = 'conf.d'\nwork_mem = 9MB\n")
+    main = str(cluster.etc / "postgresql.conf")
+    server.elsewhere = [
+        ["max_connections", "99", main, 1],
+        ["max_connections", "40", f"{cluster.etc}/conf.d/99-mine.conf", 1],
+        ["work_mem", "9MB", main, 3],
+        ["work_mem", "3MB", "/x/postgresql.auto.conf", 1],
+    ]
+    with pytest.raises(ClusterError) as error:
+        cluster.ensure(wanted())
+    words = str(error.value)
+    assert f"work_mem: {main} line 3 sets 9MB and is read later" in words
+    assert "ALTER SYSTEM RESET work_mem" in words
+    assert "max_connections" not in words
+    assert not cluster.drop_in.exists()
