@@ -221,7 +221,7 @@ def main() -> None:
         module.fail_json(msg=f"The rule set is refused, nothing was changed:\n{error}")
     except (ufw.UfwError, TakenBack, GuardError, ArmingFailed, CommandFailed, OSError) as error:
         module.fail_json(msg=str(error))
-    for warning in warnings:
+    for warning in [*warnings, *done.words]:
         module.warn(f"ufw: {warning}")
     module.exit_json(
         changed=done.changed,

@@ -22,6 +22,7 @@ from ..host.state import observe
 from . import manifest
 from . import ufw_compile as compiler
 from . import ufw_kernel as kernel
+from . import ufw_others as others
 from .originals import Originals
 from .ufw_model import Firewall, Session
 
@@ -58,6 +59,7 @@ class Outcome:
     before: str = ""
     after: str = ""
     actions: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
@@ -217,6 +219,10 @@ class Ufw:
         """
         live = self.observe()
         outcome = plan(firewall, live)
+        first = active(live.tables) and not self.originals.files
+        packaged = {name: disk.read_text(self.root / others.PACKAGED / name) for name in others.FRAMES}
+        known = {name: text for name, text in packaged.items() if text is not None}
+        outcome.words = others.words(first, outcome.before, outcome.after, live.files, known)
         if check_mode:
             return outcome
         self._change(firewall, live, outcome, ssh_ports, arming)

@@ -13,6 +13,8 @@ from . import ufw_kernel as kernel
 from .converge import FileSpec, Transaction, plan, put
 from .ufw import INIT, MANIFEST, UNIT, WANTS, Outcome, Ufw, UfwError, active
 
+CONF = "etc/ufw/ufw.conf"
+
 
 def remove(host: Ufw, ssh_ports: Sequence[int], check_mode: bool = False, arming: Optional[Arming] = None) -> Outcome:
     """Bring everything back; raises UfwError before anything is changed, TakenBack and what arming does.
@@ -33,7 +35,7 @@ def remove(host: Ufw, ssh_ports: Sequence[int], check_mode: bool = False, arming
     outcome = Outcome({str(change.path.relative_to(host.root)): change.after.content for change in changes})
     outcome.faults = ["the firewall of this collection is in force"]
     outcome.before = _text(active(live.tables), {str(each.path): each.before.content for each in changes})
-    outcome.after = _text(_starts(specs), {str(each.path): each.after.content for each in changes})
+    outcome.after = _text(_starts(specs, live.files), {str(each.path): each.after.content for each in changes})
     if check_mode:
         return outcome
 
@@ -41,12 +43,12 @@ def remove(host: Ufw, ssh_ports: Sequence[int], check_mode: bool = False, arming
         host.guard(list(ssh_ports))
         for each in changes:
             put(each.path, each.after)
-        host.runner.must([INIT, "force-reload" if _starts(specs) else "force-stop"])
+        host.runner.must([INIT, "force-reload" if _starts(specs, live.files) else "force-stop"])
         _open_containers(host)
         if UNIT in kept.units:
             host.runner.must(["systemctl", "disable", UNIT])
         host.unguard()
-        if not _starts(specs) and _closed(host.observe().tables):
+        if not _starts(specs, live.files) and _closed(host.observe().tables):
             raise UfwError("the kernel still has rules of ufw")
 
     if arming is None:
@@ -59,9 +61,10 @@ def remove(host: Ufw, ssh_ports: Sequence[int], check_mode: bool = False, arming
     return outcome
 
 
-def _starts(specs: Sequence[FileSpec]) -> bool:
-    """Whether ufw is on by its original file."""
-    return any(spec.path.name == "ufw.conf" and "ENABLED=yes" in (spec.content or "") for spec in specs)
+def _starts(specs: Sequence[FileSpec], live: Mapping[str, str]) -> bool:
+    """Whether ufw is on by its original file, which is the one that stands there when it never had to be changed."""
+    texts = [spec.content or "" for spec in specs if spec.path.name == "ufw.conf"] or [live.get(CONF, "")]
+    return "ENABLED=yes" in texts[0]
 
 
 def _closed(tables: Mapping[int, kernel.Table]) -> bool:
