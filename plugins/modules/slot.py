@@ -53,6 +53,9 @@ options:
       - The slot that the edges serve now, where this host is no edge itself. Without it, what was marked with O(state=active)
         counts.
     type: str
+  left:
+    description: With O(state=active), the slot that had the traffic before. It is put on standby in the same call.
+    type: str
   standby:
     description: Seconds to keep the slot warm. The application's own setting when missing.
     type: float
@@ -115,6 +118,10 @@ active:
   description: The slot that has the traffic, as far as this host knows.
   type: str
   returned: success
+left:
+  description: The same of the slot that was left, with C(retire_in), the seconds until it is drained.
+  type: dict
+  returned: for O(state=active) with O(left)
 at:
   description: When the module ended, in seconds since the epoch.
   type: float
@@ -156,6 +163,7 @@ def main() -> None:
             "archive": {"type": "path"},
             "sha256": {"type": "str"},
             "active": {"type": "str"},
+            "left": {"type": "str"},
             "standby": {"type": "float"},
             "txn": {"type": "str"},
             "owner": {"type": "str", "default": "ansible"},
@@ -182,6 +190,9 @@ def main() -> None:
             result = slots.start(request, write)
         elif given["state"] == "proven":
             result = slots.still(request)
+        elif given["state"] == "active" and given["left"]:
+            result, left = slots.settle(request, given["left"], given["standby"], write)
+            result = {**result, "changed": result["changed"] or left["changed"], "left": left}
         elif given["state"] == "active":
             result = slots.mark_active(request, write)
         elif given["state"] == "standby":

@@ -267,9 +267,8 @@ def _retire(options: argparse.Namespace, host: Host) -> int:
 def _settle(options: argparse.Namespace, host: Host) -> int:
     from .slots import Request, Slots
 
-    slots, owner = Slots(host, host.app(options.app)), options.owner or _owner()
-    there = slots.mark_active(Request(options.active, active=options.active, owner=owner))
-    left = slots.standby(Request(options.standby, active=options.active, owner=owner))
+    request = Request(options.active, active=options.active, owner=options.owner or _owner())
+    there, left = Slots(host, host.app(options.app)).settle(request, options.standby)
     data = {"app": options.app, "changed": bool(there["changed"] or left["changed"]), "active": there, "standby": left}
     return _say(options, data, f"{options.app}: {options.active} is marked active, {options.standby} is {left['state']}.")
 

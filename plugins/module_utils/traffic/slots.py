@@ -229,6 +229,12 @@ class Slots:
                 self.records.save_slot(replace(state, state="standby", drain=None))
         return {**self._result(slot, "active", mine.release), "changed": changed}
 
+    def settle(
+        self, request: Request, left: str, seconds: Optional[float] = None, write: bool = True
+    ) -> tuple[dict[str, object], dict[str, object]]:
+        """After a move: what `mark_active` says of the slot of `request` and `standby` of slot `left`."""
+        return self.mark_active(request, write), self.standby(replace(request, slot=left), seconds, write)
+
     def standby(self, request: Request, seconds: Optional[float] = None, write: bool = True) -> dict[str, object]:
         """Keep the slot warm for `seconds`, then drain and stop it; raises SlipwayError for the active one."""
         slot = self.app.slot(request.slot)
