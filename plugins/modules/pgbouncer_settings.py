@@ -220,6 +220,8 @@ def main() -> None:
     except (PoolerError, OSError) as error:
         module.fail_json(msg=str(error))
     taken.tell(module.warn, "pgbouncer", done.converged)
+    if done.lost:
+        module.warn(f"pgbouncer: served databases that are not declared, and are gone for its clients: {', '.join(done.lost)}")
     if done.refused:
         module.warn(sandbox.warning("pgbouncer", done.refused))
     if done.pending:

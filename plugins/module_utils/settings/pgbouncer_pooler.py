@@ -28,6 +28,7 @@ from .converge import MARKERS, ConvergeError, Converger, DirectorySpec, FileSpec
 from .converge import Outcome as Converged
 from .pgbouncer_console import Console, ConsoleError, PauseFailed, Setting
 from .pgbouncer_hold import Hold
+from .pgbouncer_others import lost_databases
 from .readback import LIMIT_NAMES, at_least, look, parse_limit, same_value
 
 PROGRAM = "/usr/sbin/pgbouncer"
@@ -67,6 +68,7 @@ class Outcome:
     restarted: bool = False
     raised: str = ""
     clients: int = 0
+    lost: list[str] = field(default_factory=list)
     refused: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
     mismatches: tuple[str, ...] = ()
@@ -122,8 +124,11 @@ class Pooler:
             files=(*transaction.files, replace(box, effect="restart" if now else box.effect)),
             readback=(*transaction.readback, {"kind": "sandbox", "unit": wanted.unit}),
         )
+        before = disk.read_text(self.root / wanted.folder.lstrip("/") / "pgbouncer.ini") or ""
+        lost = lost_databases(before, [str(entry["name"]) for entry in wanted.databases])
         if check_mode:
             outcome.converged = self._converge(transaction, check_mode=True)
+            outcome.lost = lost
             outcome.restarted = now
             outcome.raised = self._raise(wanted, live, check_mode=True)
             outcome.mismatches = outcome.converged.seen.mismatches
@@ -137,6 +142,7 @@ class Pooler:
             outcome.converged = self._converge(replace(transaction, readback=()) if early else transaction)
             if now and wanted.unit not in outcome.converged.restarted:
                 self._restart(wanted)
+        outcome.lost = lost
         outcome.restarted = now or wanted.unit in outcome.converged.restarted
         outcome.mismatches = self._after_restart(transaction) if early else outcome.converged.seen.mismatches
         return outcome
