@@ -68,6 +68,7 @@ class Seen:
     network: Network = field(default_factory=Network)
     cluster: Mapping[str, Any] = field(default_factory=dict)
     apps: Sequence[str] = ()
+    ran: Sequence[str] = ()
 
 
 def problems(wanted: Wanted, seen: Seen, reach: Callable[[str, str], str]) -> list[str]:
@@ -199,6 +200,7 @@ def facts(seen: Seen) -> dict[str, Any]:
         "pooler": any(process == "pgbouncer" for _port, process, _unit in seen.listening),
         "cluster": dict(seen.cluster),
         "apps": list(seen.apps),
+        "ran": list(seen.ran),
     }
 
 
@@ -227,6 +229,7 @@ def observe(runner: Runner, packages: Sequence[str], refresh: bool, root: Path =
         network=observe_network(runner),
         cluster=cluster(runner, root),
         apps=sorted(path.stem for path in (root / "etc/slipway/apps").glob("*.json")),
+        ran=sorted({path.parent.parent.name for path in (root / "var/lib/slipway").glob("*/slots/*.json")}),
         **(_packages(runner, packages, refresh) if packages and apt else {}),
     )
 

@@ -106,7 +106,13 @@ class Builder:
         described = self.facts[host.name].apps if host.name in self.facts else ()
         gone = [name for name in described if name not in values["app_apps"]]
         values["app_absent"] = [name for name in gone if name in self.inventory.absent]
-        values["app_left"] = [name for name in gone if name in {app.name for app in self.inventory.apps}]
+        left = [app for app in self.inventory.apps if app.name in gone]
+        values["app_left"] = [app.name for app in left]
+        # Edges go elsewhere later in the same run: until then what leaves has to be reached.
+        values["ufw_rules"] = values["ufw_rules"] + firewall.leaving_rules(host, left, self.inventory)
+        values["ufw_container_rules"] = values["ufw_container_rules"] + firewall.leaving_container_rules(
+            host, left, self.inventory
+        )
         if docker:
             values["docker_bip"], values["docker_address_pool"] = firewall.docker_addresses(self.network)
         if host.has("edge"):

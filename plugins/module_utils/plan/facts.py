@@ -42,6 +42,7 @@ def read(found: Mapping[str, Any]) -> Optional[Facts]:
         pooler=own.get("pooler") is True,
         cluster=_cluster(_mapping(own.get("cluster"))),
         apps=tuple(map(str, own.get("apps") or ())),
+        ran=tuple(map(str, own.get("ran") or ())),
     )
 
 

@@ -12,6 +12,7 @@ from .model import POSTGRESQL_PORT, App, Backend, Host, Inventory
 from .sizing import runs_docker
 
 Rule = dict[str, Any]
+Reached = tuple[App, Backend, str, list[str]]
 CANDIDATE_NETWORKS = (*tuple(f"172.{second}.0.0/16" for second in (30, 29, 28, 27, 26, 31, 25, 24)), "192.168.0.0/16")
 
 
@@ -60,9 +61,7 @@ def rules(host: Host, inventory: Inventory, network: str) -> list[Rule]:
     found = []
     if host.has("edge"):
         found += [_rule(80, ["any"], "http"), _rule(443, ["any"], "https")]
-    for app, backend, slot, sources in _reached(host, inventory):
-        if backend.runtime != "docker":
-            found.append(_rule(port_range(backend.ports(slot)), sources, f"{app.name} {slot}"))
+    found += _unit_rules(_reached(host, inventory))
     pooled = pooler_clients(host, inventory, network)
     if pooled:
         found.append(_rule(poolers.port(host), pooled, "pgbouncer"))
@@ -81,18 +80,56 @@ def left_rules(host: Host, inventory: Inventory) -> list[Rule]:
 
 def container_rules(host: Host, inventory: Inventory) -> list[Rule]:
     """ufw_container_rules of one host: published ports of its containers, reachable from the edges only."""
+    return _published(_reached(host, inventory))
+
+
+def leaving_rules(host: Host, apps: Iterable[App], inventory: Inventory) -> list[Rule]:
+    """For apps that leave a host: open to the edges, which go elsewhere later in this run; the next run closes them."""
+    return _unit_rules(_leaving(host, apps, inventory))
+
+
+def leaving_container_rules(host: Host, apps: Iterable[App], inventory: Inventory) -> list[Rule]:
+    """The same for published ports."""
+    return _published(_leaving(host, apps, inventory))
+
+
+def _unit_rules(reached: Iterable[Reached]) -> list[Rule]:
+    return [
+        _rule(port_range(backend.ports(slot)), sources, f"{app.name} {slot}")
+        for app, backend, slot, sources in reached
+        if backend.runtime != "docker"
+    ]
+
+
+def _published(reached: Iterable[Reached]) -> list[Rule]:
     return [
         {"port": port_range(backend.ports(slot)), "from": sources, "comment": f"{app.name} {slot}"}
-        for app, backend, slot, sources in _reached(host, inventory)
+        for app, backend, slot, sources in reached
         if backend.runtime == "docker"
     ]
 
 
-def _reached(host: Host, inventory: Inventory) -> list[tuple[App, Backend, str, list[str]]]:
+def _leaving(host: Host, apps: Iterable[App], inventory: Inventory) -> list[Reached]:
+    sources = _edges_elsewhere(host, inventory)
+    return [
+        (app, backend, slot, sources)
+        for app in apps
+        if sources
+        for backend in app.backends
+        if backend.managed
+        for slot in backend.slots()
+    ]
+
+
+def _edges_elsewhere(host: Host, inventory: Inventory) -> list[str]:
+    return [edge.address for edge in inventory.group("edge") if edge.name != host.name and edge.address]
+
+
+def _reached(host: Host, inventory: Inventory) -> list[Reached]:
     """Slots on this host that edges elsewhere must reach, with those edges' addresses."""
     found = []
     for app in inventory.apps:
-        sources = [edge.address for edge in inventory.group("edge") if edge.name != host.name and edge.address]
+        sources = _edges_elsewhere(host, inventory)
         for backend in app.backends_on(host.name) if sources else ():
             found += [(app, backend, slot, sources) for slot in backend.slots()]
     return found

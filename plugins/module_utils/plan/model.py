@@ -359,7 +359,8 @@ class Cluster:
 class Facts:
     """What was seen on a host. Memory and disk in MiB; versions are upstream ones, empty when not known.
 
-    `pooler`: whether a pgbouncer listens. `cluster`: the PostgreSQL that is there. `apps`: the applications that are described.
+    `pooler`: whether a pgbouncer listens. `cluster`: the PostgreSQL that is there. `apps`: the applications that are described,
+    `ran`: those of which it has started a release.
     """
 
     memory_mb: int
@@ -376,6 +377,7 @@ class Facts:
     pooler: bool = False
     cluster: Optional[Cluster] = None
     apps: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def parse(raw: Raw, facts: Optional[Mapping[str, Facts]] = None) -> tuple[Invent
     if facts is not None:
         problems += _addresses(inventory)
         problems += _undeclared(inventory, facts) if raw.all_apps else []
+        problems += _homeless(inventory, facts) if raw.all_apps else []
     return inventory, problems
 
 
@@ -129,6 +130,19 @@ def _undeclared(inventory: Inventory, facts: Mapping[str, Facts]) -> list[Proble
         for name in seen.apps
         if name not in known
     ]
+
+
+def _homeless(inventory: Inventory, facts: Mapping[str, Facts]) -> list[Problem]:
+    """Requests need a host with a release: an app does not leave the last one in the run that places it on others."""
+    found = []
+    for app in inventory.apps:
+        there = [name for name, seen in sorted(facts.items()) if app.name in seen.ran]
+        placed = [name for name in app.hosts() if name in facts]
+        if there and len(placed) == len(app.hosts()) > 0 and not set(placed) & set(there):
+            what = f"would leave {', '.join(there)}, but {', '.join(placed)} has no release of {app.name} yet"
+            remedy = "Place it on both, run site.yml and deploy.yml, then take the former hosts away"
+            found.append(Problem("app " + app.name, f"slipway_apps.{app.name}.backends", what, remedy, late=True))
+    return found
 
 
 def _collection_variables(raw: Raw) -> list[Problem]:

@@ -113,10 +113,12 @@ class Removal:
             *(path for name in own for path in env.glob(f"{name}@*")),
             *env.glob(f"{app.name}.*"),
             *(layout.path(path) for path in map(_template, runtimes) if path),
+            # Where the template went before, systemd does not disable its instances any more.
+            *(path for name in own for path in layout.path("/etc/systemd/system").glob(f"*.wants/{name}@*.service")),
             *(layout.path(f"{one.root}/{part}") for one in runtimes if one.root for part in ("releases", "slots")),
         }
         ordered = [*sorted(found), layout.access_log(app.name), layout.state(app.name), layout.config(app.name)]
-        return [path for path in ordered if path.exists()]
+        return [path for path in ordered if path.exists() or path.is_symlink()]
 
 
 def _template(runtime: Runtime) -> str:

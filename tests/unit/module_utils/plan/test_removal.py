@@ -35,6 +35,25 @@ def test_an_app_that_left_a_host_goes_from_there() -> None:
     assert plan.hosts["web1"]["app_left"] == []
 
 
+def test_what_leaves_a_host_is_reached_until_the_edges_go_elsewhere() -> None:
+    raw = fleet()
+    raw.apps["spotik"]["backends"] = {"one": {"runtime": "systemd", "port": 3000, "command": "/usr/bin/puma", "hosts": ["web1"]}}
+    raw.groups["edge"] = ["web1"]
+    ports = {str(rule["port"]) for rule in planned(raw, web2=facts(apps=("spotik",))).hosts["web2"]["ufw_rules"]}
+    assert {"3000", "3010"} <= ports
+    assert not {"3000", "3010"} & {str(rule["port"]) for rule in planned(raw, web2=facts()).hosts["web2"]["ufw_rules"]}
+
+
+def test_the_last_host_that_has_a_release_is_not_left_before_another_has_one() -> None:
+    raw = replace(fleet(), all_apps=True)
+    raw.apps["spotik"]["backends"] = {"one": {"runtime": "systemd", "port": 3000, "command": "/usr/bin/puma", "hosts": ["web1"]}}
+    former = facts(apps=("spotik",), ran=("spotik",))
+    lines = [problem.line() for problem in parse(raw, {"web1": facts(), "web2": former})[1]]
+    assert any("would leave web2, but web1 has no release of spotik yet. Place it on both" in line for line in lines)
+    for told in ({"web1": former, "web2": former}, {"web2": former}, {"web1": facts()}):
+        assert not [problem for problem in parse(raw, told)[1] if "would leave" in problem.what]
+
+
 def test_what_nobody_declares_is_refused_only_by_a_run_for_all_apps() -> None:
     raw = fleet()
     found = {"web1": facts(apps=("old", "spotik"))}

@@ -54,6 +54,15 @@ def test_what_was_made_for_it_goes_and_nothing_else(served: World) -> None:
     assert served.host.apps() == []
 
 
+def test_links_that_started_its_units_go_though_their_template_went_before(served: World, tmp_path: Path) -> None:
+    wants = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    for name in ("shop@blue-1.service", "shop-2@blue-1.service"):
+        (wants / name).symlink_to(f"/etc/systemd/system/{name.partition('@')[0]}@.service")
+    remove(served)
+    assert [path.name for path in wants.iterdir()] == ["shop-2@blue-1.service"]
+
+
 def test_its_site_goes_before_anything_ends(served: World) -> None:
     remove(served)
     calls = engine_of(served).calls
