@@ -34,18 +34,15 @@ class ActionModule(ActionBase):
     """slipway.server.host_command."""
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
-        """The module's result, of a second call when files have to be written."""
+        """The module's result, where a quick look finds that something differs."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         items = install.files(closure(source, install.ENTRY))
         wanted = install.expected(items)
-        if self._task.args.get("state", "present") == "present" and self._same(install.proof(wanted)):
+        present = self._task.args.get("state", "present") == "present"
+        if present and self._same(install.proof(wanted)):
             return {**result, "changed": False, "files_changed": []}
-        arguments = {**self._task.args, "files": [asdict(each) for each in wanted]}
-        name = "slipway.server.host_command"
-        done = self._execute_module(name, arguments, task_vars=task_vars)
-        if done.get("wants_texts"):
-            done = self._execute_module(name, {**arguments, "texts": pack(items)}, task_vars=task_vars)
-        return {**result, **done}
+        arguments = {**self._task.args, "files": [asdict(each) for each in wanted], "texts": pack(items) if present else ""}
+        return {**result, **self._execute_module("slipway.server.host_command", arguments, task_vars=task_vars)}
 
     def _same(self, proof: str) -> bool:
         return bool(self._low_level_execute_command(proof)["rc"] == 0)

@@ -82,8 +82,6 @@ def main() -> None:
     present, packed = module.params["state"] == "present", module.params["texts"]
     installer = install.Installer(Runner())
     plan = installer.plan([install.Expected(**item) for item in module.params["files"]] if present else [])
-    if plan.write and not packed and not module.check_mode:
-        module.exit_json(changed=False, wants_texts=True)
     if not module.check_mode:
         try:
             installer.apply(plan, json.loads(zlib.decompress(base64.b64decode(packed))) if packed else {})

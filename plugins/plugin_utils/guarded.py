@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.slipway.server.plugins.module_utils.guard.armed import PROGRAM
 
 GUARD = "slipway.server.guard"
 NEVER_SHARED = "-o ControlMaster=no -o ControlPath=none"
@@ -27,20 +29,19 @@ class GuardedAction(ActionBase):
         armed = result.get("guard") or {}
         if not armed or result.get("failed"):
             return result
-        which = {"name": armed["name"], "txn": armed["txn"]}
         try:
             for port in self._ports(armed):
-                self._over_new_connection("status", which, variables, port)
-            said = self._over_new_connection("confirmed", which, variables, None)
+                self._ask_anew("status", armed, port)
+            self._ask_anew("confirm", armed, None)
         except AnsibleError as error:
             return {**result, **self._take_back(armed, str(error), variables)}
-        return {**result, "guard": {**armed, "outcome": said.get("outcome", "confirmed")}}
+        return {**result, "guard": {**armed, "outcome": "confirmed"}}
 
     def confirm(self, arguments: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Confirm what an earlier task armed."""
         which = {key: arguments[key] for key in ("name", "txn") if arguments.get(key)}
         try:
-            return self._over_new_connection("confirmed", which, variables, None)
+            return self._over_new_connection(which, variables)
         except AnsibleError as error:
             return self._take_back({"seconds": "the time it was armed for", **which}, str(error), variables)
 
@@ -50,11 +51,17 @@ class GuardedAction(ActionBase):
         own = int(own) if own else 22
         return [port for port in armed.get("ports", []) if port != own] if own == armed.get("session_port", 0) else []
 
-    def _over_new_connection(
-        self, state: str, which: Mapping[str, Any], variables: dict[str, Any], port: Optional[int]
-    ) -> dict[str, Any]:
+    def _ask_anew(self, verb: str, armed: Mapping[str, Any], port: Optional[int]) -> None:
+        """Log in anew and have the program answer that came with the change: no module is carried there for it."""
+        command = shlex.join([PROGRAM, verb, str(armed["name"]), "--txn", str(armed["txn"])])
         with self._new_connection(port):
-            said: dict[str, Any] = self._execute_module(GUARD, {**which, "state": state}, task_vars=variables)
+            done = self._low_level_execute_command(command, sudoable=True)
+        if done["rc"] != 0:
+            raise AnsibleError(str(done["stderr"]).strip() or str(done["stdout"]).strip() or f"{command}: status {done['rc']}")
+
+    def _over_new_connection(self, which: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        with self._new_connection(None):
+            said: dict[str, Any] = self._execute_module(GUARD, {**which, "state": "confirmed"}, task_vars=variables)
         if said.get("failed"):
             raise AnsibleError(str(said.get("msg") or said.get("module_stderr") or said))
         return said

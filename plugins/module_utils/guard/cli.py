@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="Show what is armed, and how the change before ended.")
     status.add_argument("name", metavar="NAME", nargs="?")
     status.add_argument("--json", action="store_true", help="print JSON")
+    status.add_argument("--txn", default="", metavar="ID", help="fail unless this change waits")
     for name, text in (("confirm", "Make a change final."), ("revert", "Take a change back now.")):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("name", metavar="NAME")
@@ -65,9 +66,11 @@ def main(arguments: Optional[Sequence[str]] = None, runner: Optional[Runner] = N
             found = [status_of(Guard(name, runner, root=root)) for name in ([options.name] if options.name else known)]
             text = json.dumps(found, indent=1) if options.json else "\n".join(map(line_of, found))
             print(text or "Nothing is guarded on this host.")
-        elif options.command == "boot":
+            waiting = [each["armed"].get("txn") for each in found]
+            return int(bool(options.txn) and options.txn not in waiting)
+        if options.command == "boot":
             return max([_boot(Guard(name, runner, root=root)) for name in known], default=0)
-        elif options.command == "confirm":
+        if options.command == "confirm":
             record = Guard(options.name, runner, root=root).confirm(options.txn)
             print(f"{options.name}: change {record.txn} is confirmed.")
         else:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.slipway.server.plugins.action import guard, sshd
+from ansible_collections.slipway.server.plugins.module_utils.guard.armed import PROGRAM
 
 ARMED = {"name": "sshd", "txn": "t1", "seconds": 60, "log": ["sshd"], "ports": [22], "session_port": 22}
 
@@ -49,8 +50,19 @@ def action(module, connection, answers, **task):
             raise answer
         return answer
 
+    def low_level(command, sudoable):
+        program, *words = command.split()
+        if program != PROGRAM:
+            return {"rc": 0, "stdout": "Access denied for user root\n", "stderr": ""}
+        assert words[1:] == [ARMED["name"], "--txn", ARMED["txn"]]
+        made.append(("program", words[0], dict(connection.options)))
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return {"rc": 0, "stdout": "", "stderr": "", **answer}
+
     it._execute_module = execute
-    it._low_level_execute_command = lambda command, sudoable: {"stdout": "Access denied for user root\n"}
+    it._low_level_execute_command = low_level
     return it, made
 
 
@@ -60,9 +72,9 @@ def changed(**more):
 
 def test_confirms_over_a_connection_of_its_own_and_puts_the_options_back():
     connection = Connection()
-    it, made = action(sshd, connection, [changed(), {"outcome": "confirmed"}])
+    it, made = action(sshd, connection, [changed(), {}])
     done = it.run(task_vars={})
-    assert [call[:2] for call in made] == [("sshd", None), ("guard", "confirmed")]
+    assert [call[:2] for call in made] == [("sshd", None), ("program", "confirm")]
     options = made[1][2]
     assert options["ssh_args"] == "-o ControlMaster=no -o ControlPath=none -o ControlPersist=60s"
     assert (options["timeout"], options["reconnection_retries"]) == (20, 0)
@@ -80,12 +92,12 @@ def test_what_is_not_armed_needs_no_confirmation(result):
 
 
 def test_every_declared_port_has_to_let_somebody_in_under_the_name_of_the_old_one():
-    it, made = action(sshd, Connection(), [changed(ports=[22, 2222]), {}, {"outcome": "confirmed"}])
+    it, made = action(sshd, Connection(), [changed(ports=[22, 2222]), {}, {}])
     it.run(task_vars={})
     (_name, state, options), last = made[1], made[2]
     assert (state, options["port"]) == ("status", 2222)
     assert options["ssh_args"].startswith("-o HostKeyAlias=10.0.0.5 -o ControlMaster=no")
-    assert (last[1], last[2]["port"]) == ("confirmed", None)
+    assert (last[1], last[2]["port"]) == ("confirm", None)
 
 
 def test_the_name_of_an_old_port_that_is_not_the_usual_one():
@@ -97,10 +109,10 @@ def test_the_name_of_an_old_port_that_is_not_the_usual_one():
 def test_ports_behind_a_forwarded_one_are_not_tried():
     it, made = action(sshd, Connection(port=10022), [changed(ports=[22, 2222], session_port=22), {}])
     it.run(task_vars={})
-    assert [call[1] for call in made] == [None, "confirmed"]
+    assert [call[1] for call in made] == [None, "confirm"]
 
 
-@pytest.mark.parametrize("broken", [AnsibleConnectionFailure("Permission denied"), {"failed": True, "msg": "sudo: no"}])
+@pytest.mark.parametrize("broken", [AnsibleConnectionFailure("Permission denied"), {"rc": 1, "stderr": "sudo: no"}])
 def test_nobody_gets_in_so_it_is_taken_back_over_the_old_connection(broken):
     connection = Connection()
     it, made = action(sshd, connection, [changed(), broken, {"changed": True}])
@@ -124,7 +136,7 @@ def test_when_nothing_gets_through_the_host_does_it_itself():
 def test_a_connection_that_is_not_ssh_is_opened_anew():
     connection = Connection()
     connection.transport = "docker"
-    it, _made = action(sshd, connection, [changed(), {"outcome": "confirmed"}])
+    it, _made = action(sshd, connection, [changed(), {}])
     assert it.run(task_vars={})["guard"]["outcome"] == "confirmed"
     assert connection.resets == 1
 

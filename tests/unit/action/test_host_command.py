@@ -54,19 +54,17 @@ def test_whether_the_command_is_gone_is_asked_of_the_module():
     action, calls = plugin(host_command, {"state": "absent"}, [{"changed": True}], (0, ""))
     assert action.run(task_vars={})["changed"] is True
     assert not calls.asked
+    assert calls.made[0]["texts"] == ""
 
 
-@pytest.mark.parametrize("answers", [[{"changed": False}], [{"wants_texts": True}, {"changed": True}]])
-def test_texts_go_to_a_host_only_where_one_differs(answers):
-    action, calls = plugin(host_command, {"state": "present"}, answers)
-    assert action.run(task_vars={})["changed"] is (len(answers) > 1)
-    first, *more = calls.made
-    assert "texts" not in first
-    assert first["state"] == "present"
-    expected = {each["path"]: each["digest"] for each in first["files"]}
-    for again in more:
-        texts = json.loads(zlib.decompress(base64.b64decode(again["texts"])))
-        assert {path: install.digest(text) for path, text in texts.items()} == expected
+def test_texts_go_to_a_host_in_one_call_where_one_differs():
+    action, calls = plugin(host_command, {"state": "present"}, [{"changed": True}], (1, ""))
+    assert action.run(task_vars={})["changed"] is True
+    (made,) = calls.made
+    assert made["state"] == "present"
+    expected = {each["path"]: each["digest"] for each in made["files"]}
+    texts = json.loads(zlib.decompress(base64.b64decode(made["texts"])))
+    assert {path: install.digest(text) for path, text in texts.items()} == expected
 
 
 REPORTS = [{"app": "blog", "active": "blue"}, {"app": "shop", "active": "green"}]

@@ -297,10 +297,13 @@ def test_command_shows_confirms_reverts(world: World, capsys: pytest.CaptureFixt
     code, text = run("guard", "status", "--json")
     assert (code, json.loads(text)[0]["armed"]["owner"]) == (0, "ann")
     assert "change t1 waits, takes itself back in" in run("status", "ssh")[1]
+    assert run("status", "ssh", "--txn", "t1")[0] == 0
+    assert run("status", "ssh", "--txn", "no")[0] == 1
     assert run("confirm", "ssh", "--txn", "no")[0] == 1
     assert run("confirm", "ssh") == (0, "ssh: change t1 is confirmed.\n")
     assert run("revert", "ssh") == (0, "ssh: nothing was armed.\n")
     assert "the last change, t1, was confirmed" in run("status")[1]
+    assert run("status", "ssh", "--txn", "t1")[0] == 1
     assert run("status", "../x")[0] == 1
 
 
