@@ -20,10 +20,10 @@ def slipway_unit(unit: Mapping[str, Any]) -> str:
         raise AnsibleFilterError(f"slipway_unit: {error}") from error
 
 
-def slipway_units(declared: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """All declared units as parameters of the converge and readback modules."""
+def slipway_units(declared: Sequence[Mapping[str, Any]], kept: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """All declared units as parameters of the converge and readback modules; `kept` stay although they are not declared."""
     try:
-        return units.transaction(declared)
+        return units.transaction(declared, kept)
     except units.UnitError as error:
         raise AnsibleFilterError(f"slipway_units: no unit was changed:\n{error}") from error
 

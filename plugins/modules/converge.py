@@ -89,6 +89,7 @@ options:
       path: {description: The folder., type: path, required: true}
       pattern: {description: Shell pattern of file names., type: str, required: true}
       marker: {description: Text that the first line of a file must have for it to be removed., type: str, default: ""}
+      keep: {description: Names of files that stay as they are., type: list, elements: str, default: []}
   watches:
     description:
       - Files that the units read and somebody else writes, such as certificates.
@@ -286,7 +287,14 @@ SPEC = {
         {**FILE, "content": {"type": "str", "no_log": True}}, required_if=[("state", "present", ["content"])], no_log=False
     ),
     "links": listed({"path": PATH, "target": {"type": "str"}, **EFFECT}),
-    "exclusive": listed({"path": PATH, "pattern": {"type": "str", "required": True}, "marker": {"type": "str", "default": ""}}),
+    "exclusive": listed(
+        {
+            "path": PATH,
+            "pattern": {"type": "str", "required": True},
+            "marker": {"type": "str", "default": ""},
+            "keep": {"type": "list", "elements": "str", "default": []},
+        }
+    ),
     "units": listed(UNIT),
     "validate": COMMANDS,
     "apply": COMMANDS,
@@ -326,7 +334,10 @@ def transaction(params: dict[str, Any]) -> converge.Transaction:
             [file_spec(item, False) for item in params["files"]] + [file_spec(item, True) for item in params["secret_files"]]
         ),
         links=tuple(converge.LinkSpec(Path(link["path"]), link["target"], link["effect"]) for link in params["links"]),
-        exclusive=tuple(converge.Exclusive(Path(item["path"]), item["pattern"], item["marker"]) for item in params["exclusive"]),
+        exclusive=tuple(
+            converge.Exclusive(Path(item["path"]), item["pattern"], item["marker"], tuple(item["keep"]))
+            for item in params["exclusive"]
+        ),
         units=tuple(
             converge.UnitSpec(u["name"], u["enabled"], u["state"], u["on_change"], tuple(map(Path, u["follows"])), u["settle"])
             for u in params["units"]

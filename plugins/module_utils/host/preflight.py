@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..settings.packages import ensure_present
+from ..traffic import standing
 from .files import read_text
 from .network import Network
 from .network import observe as observe_network
@@ -69,6 +70,7 @@ class Seen:
     cluster: Mapping[str, Any] = field(default_factory=dict)
     apps: Sequence[str] = ()
     ran: Sequence[str] = ()
+    standing: Mapping[str, Any] = field(default_factory=dict)
 
 
 def problems(wanted: Wanted, seen: Seen, reach: Callable[[str, str], str]) -> list[str]:
@@ -201,6 +203,7 @@ def facts(seen: Seen) -> dict[str, Any]:
         "cluster": dict(seen.cluster),
         "apps": list(seen.apps),
         "ran": list(seen.ran),
+        "standing": dict(seen.standing),
     }
 
 
@@ -230,6 +233,7 @@ def observe(runner: Runner, packages: Sequence[str], refresh: bool, root: Path =
         cluster=cluster(runner, root),
         apps=sorted(path.stem for path in (root / "etc/slipway/apps").glob("*.json")),
         ran=sorted({path.parent.parent.name for path in (root / "var/lib/slipway").glob("*/slots/*.json")}),
+        standing=standing.look(root),
         **(_packages(runner, packages, refresh) if packages and apt else {}),
     )
 

@@ -12,6 +12,7 @@ from ..settings.sandbox import USUAL
 from ..traffic.config import ABORTABLE
 from . import poolers, redis
 from .firewall import local_only
+from .held import Held
 from .model import (
     MANAGED_SLOTS,
     POSTGRESQL_PORT,
@@ -40,10 +41,11 @@ def app_host(
     processes: int,
     pooler_facts: Optional[Facts],
     network: str = "",
+    held: Optional[Held] = None,
 ) -> dict[str, Any]:
     """The description written to /etc/slipway/apps/<app>.json (schema 1).
 
-    `reached` has the members of every slot, `processes` is 0 when this host was not sized.
+    `reached` has the members of every slot, `processes` is 0 when this host was not sized, `held` knows what runs.
     """
     backend = next((one for one in app.backends_on(host.name) if one.managed), None)
     return {
@@ -57,7 +59,7 @@ def app_host(
         "longest_move": longest_move(app),
         "default_slot": app.slot_order()[0],
         "slot_order": list(app.slot_order()),
-        "slots": {slot: _slot(app, slot, host, inventory, reached[slot]) for slot in app.slot_order()},
+        "slots": {slot: _slot(app, slot, host, inventory, reached[slot], held) for slot in app.slot_order()},
         "runtime": _runtime(app, backend) if backend else None,
         "gate": gate(app, app.health),
         "canary": {
@@ -265,7 +267,7 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _slot(app: App, slot: str, host: Host, inventory: Inventory, of_slot: list[str]) -> dict[str, Any]:
+def _slot(app: App, slot: str, host: Host, inventory: Inventory, of_slot: list[str], held: Optional[Held]) -> dict[str, Any]:
     local = local_only(app, inventory)
     instances = []
     external = None
@@ -278,7 +280,12 @@ def _slot(app: App, slot: str, host: Host, inventory: Inventory, of_slot: list[s
                 {"name": _instance(app, backend, slot, number), "address": "127.0.0.1" if local else host.address, "port": port}
                 for number, port in enumerate(backend.ports(slot), start=1)
             ]
+    planned = instances
+    if held and external is None:
+        instances = held.instances(app, slot, host, planned, any(one.managed for one in app.backends_on(host.name)))
     found: dict[str, Any] = {"managed": external is None, "members": list(of_slot), "instances": instances}
+    if external is None and (instances != planned or set(of_slot) != set(members(app, slot, inventory))):
+        found["held"] = True
     if external:
         found["unit"] = external.unit
         if external.health:

@@ -10,6 +10,7 @@ from typing import Any
 from . import app_host as description
 from . import checks, firewall, poolers, redis, sizing, standbys, updates
 from .database import Databases
+from .held import Held
 from .model import App, Check, Facts, Host, Inventory, Plan, Problem, Row
 from .parse import DICT_OVERRIDES, LIST_OVERRIDES
 
@@ -38,8 +39,10 @@ class Builder:
             for host in inventory.hosts
             if host.name in facts
         }
+        self.held = Held(inventory, facts)
         self.members = {
-            app.name: {slot: description.members(app, slot, inventory) for slot in app.slot_order()} for app in inventory.apps
+            app.name: {slot: self.held.members(app, slot, description.members(app, slot, inventory)) for slot in app.slot_order()}
+            for app in inventory.apps
         }
         self.turns = updates.turns(inventory)
         self.rows: list[Row] = []
@@ -87,8 +90,15 @@ class Builder:
             "ufw_ssh_ports": list(host.ssh_ports),
             "unattended_upgrades_hold": updates.hold(host, self.inventory),
             "unattended_upgrades_turn": self.turns[host.name],
-            "ufw_rules": firewall.rules(host, self.inventory, self.network) + redis.rules(host, self.inventory, self.network),
-            "ufw_container_rules": firewall.container_rules(host, self.inventory),
+            "ufw_rules": _unique(
+                firewall.rules(host, self.inventory, self.network)
+                + [firewall.rule(*opening) for opening in self.held.openings(host, "systemd")]
+                + redis.rules(host, self.inventory, self.network)
+            ),
+            "ufw_container_rules": _unique(
+                firewall.container_rules(host, self.inventory)
+                + [firewall.container_rule(*opening) for opening in self.held.openings(host, "docker")]
+            ),
             "app_apps": {
                 app.name: description.app_host(
                     app,
@@ -98,6 +108,7 @@ class Builder:
                     self.processes(app, host.name),
                     self.facts.get(poolers.serving(app, host.name, self.inventory).name) if app.database else None,
                     self.network,
+                    self.held,
                 )
                 for app in self.inventory.apps
                 if host.has("edge") or host.name in app.everywhere()
@@ -106,7 +117,7 @@ class Builder:
         described = self.facts[host.name].apps if host.name in self.facts else ()
         gone = [name for name in described if name not in values["app_apps"]]
         values["app_absent"] = [name for name in gone if name in self.inventory.absent]
-        left = [app for app in self.inventory.apps if app.name in gone]
+        left = [app for app in self.inventory.apps if app.name in gone and not self.held.reached(host, self.members[app.name])]
         values["app_left"] = [app.name for app in left]
         # Edges go elsewhere later in the same run: until then what leaves has to be reached.
         values["ufw_rules"] = values["ufw_rules"] + firewall.leaving_rules(host, left, self.inventory)
@@ -144,6 +155,9 @@ class Builder:
         if units:
             values["systemd_units_units"] = units
             values["systemd_units_packages"] = packages
+        kept = [name for name in self.held.kept_units(host) if name not in [unit["name"] for unit in units]]
+        if kept:
+            values["systemd_units_kept"] = kept
         if host.has("redis"):
             values.update(self._redis(host))
             secured = redis.certificate(host, self.inventory, self.network)

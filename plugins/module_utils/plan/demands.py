@@ -60,7 +60,7 @@ def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str,
         for backend in app.backends_on(host.name):
             units = [backend.unit] if backend.unit else [f"{app.name}@*.service"]
             if backend.runtime == "docker":
-                units = ["docker.service", "docker-*.scope", "containerd.service"]
+                units = ["docker.service", "docker-*.scope", "containerd.service", f"{app.name}@*.service"]
             ports += [_port(port, f"app {app.name}", units) for port in backend.all_ports()]
             packages |= set(backend.packages)
     docker = runs_docker(host, inventory)

@@ -43,6 +43,7 @@ def read(found: Mapping[str, Any]) -> Optional[Facts]:
         cluster=_cluster(_mapping(own.get("cluster"))),
         apps=tuple(map(str, own.get("apps") or ())),
         ran=tuple(map(str, own.get("ran") or ())),
+        standing={str(app): _mapping(slots) for app, slots in _mapping(own.get("standing")).items()},
     )
 
 

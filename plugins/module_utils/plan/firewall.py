@@ -60,22 +60,22 @@ def rules(host: Host, inventory: Inventory, network: str) -> list[Rule]:
     """
     found = []
     if host.has("edge"):
-        found += [_rule(80, ["any"], "http"), _rule(443, ["any"], "https")]
+        found += [rule(80, ["any"], "http"), rule(443, ["any"], "https")]
     found += _unit_rules(_reached(host, inventory))
     pooled = pooler_clients(host, inventory, network)
     if pooled:
-        found.append(_rule(poolers.port(host), pooled, "pgbouncer"))
+        found.append(rule(poolers.port(host), pooled, "pgbouncer"))
     if host.serves_postgresql():
         direct = [address for address in server_clients(host, inventory, network) if address != host.address]
         if direct:
-            found.append(_rule(POSTGRESQL_PORT, direct, "postgresql"))
+            found.append(rule(POSTGRESQL_PORT, direct, "postgresql"))
     return found
 
 
 def left_rules(host: Host, inventory: Inventory) -> list[Rule]:
     """For a pooler beside a database that got a standby: it stays open to the apps' hosts while instances from before use it."""
     users = [address for one in poolers.hosts(host, inventory) for address in [one.address] if one != host and address]
-    return [_rule(poolers.port(host), users, "pgbouncer, from before there was a standby")] if users else []
+    return [rule(poolers.port(host), users, "pgbouncer, from before there was a standby")] if users else []
 
 
 def container_rules(host: Host, inventory: Inventory) -> list[Rule]:
@@ -95,7 +95,7 @@ def leaving_container_rules(host: Host, apps: Iterable[App], inventory: Inventor
 
 def _unit_rules(reached: Iterable[Reached]) -> list[Rule]:
     return [
-        _rule(port_range(backend.ports(slot)), sources, f"{app.name} {slot}")
+        rule(port_range(backend.ports(slot)), sources, f"{app.name} {slot}")
         for app, backend, slot, sources in reached
         if backend.runtime != "docker"
     ]
@@ -103,7 +103,7 @@ def _unit_rules(reached: Iterable[Reached]) -> list[Rule]:
 
 def _published(reached: Iterable[Reached]) -> list[Rule]:
     return [
-        {"port": port_range(backend.ports(slot)), "from": sources, "comment": f"{app.name} {slot}"}
+        container_rule(port_range(backend.ports(slot)), sources, f"{app.name} {slot}")
         for app, backend, slot, sources in reached
         if backend.runtime == "docker"
     ]
@@ -185,5 +185,11 @@ def _addresses(app: App, name: str, server: Host, inventory: Inventory, network:
     return container_networks(server, network) if runs_docker(server, Inventory((app,), inventory.hosts)) else []
 
 
-def _rule(port: Any, sources: list[str], comment: str) -> Rule:
+def container_rule(port: Any, sources: list[str], comment: str) -> Rule:
+    """One entry of ufw_container_rules."""
+    return {"port": port, "from": sources, "comment": comment}
+
+
+def rule(port: Any, sources: list[str], comment: str) -> Rule:
+    """One entry of ufw_rules."""
     return {"port": port, "proto": "tcp", "from": sources, "comment": comment}

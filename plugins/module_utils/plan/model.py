@@ -361,6 +361,7 @@ class Facts:
 
     `pooler`: whether a pgbouncer listens. `cluster`: the PostgreSQL that is there. `apps`: the applications that are described,
     `ran`: those of which it has started a release.
+    `standing`: by app and slot, what runs: `members`, `instances`, `kind`.
     """
 
     memory_mb: int
@@ -378,6 +379,7 @@ class Facts:
     cluster: Optional[Cluster] = None
     apps: tuple[str, ...] = ()
     ran: tuple[str, ...] = ()
+    standing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,12 @@ class UnitSpec:
 
 
 class Exclusive(NamedTuple):
-    """Files of folder `path` whose name matches `pattern`, and whose first line has `marker`, go unless they are declared."""
+    """Files of folder `path` whose name matches `pattern`, and whose first line has `marker`, go unless declared or in `keep`."""
 
     path: Path
     pattern: str
     marker: str = ""
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ def plan(transaction: Transaction) -> list[Change]:
     named = {path for path, *_rest in wanted}
     for rule in transaction.exclusive:
         for path in sorted(rule.path.iterdir()) if rule.path.is_dir() else ():
-            if path not in named and fnmatch.fnmatch(path.name, rule.pattern) and _marked(path, rule.marker):
+            stays = path in named or path.name in rule.keep
+            if not stays and fnmatch.fnmatch(path.name, rule.pattern) and _marked(path, rule.marker):
                 wanted.append((path, State(), "reload", True))
     changes = []
     for path, after, effect, secret in wanted:

@@ -75,9 +75,10 @@ def home(user: str) -> str:
     return f"/var/lib/{user}"
 
 
-def transaction(units: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def transaction(units: Sequence[Mapping[str, Any]], kept: Sequence[str] = ()) -> dict[str, list[Any]]:
     """The parameters of the converge module for all units, and the checks that read them back.
 
+    `kept`: units that are not declared any more and stay as they are.
     Raises UnitError with every problem of every unit, two units of one name included.
     """
     names = [str(unit.get("name", "")) for unit in units]
@@ -91,7 +92,7 @@ def transaction(units: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     running = [unit for unit in units if not is_template(str(unit["name"]))]
     return {
         "files": files,
-        "exclusive": [{"path": FOLDER, "pattern": f"*.{kind}", "marker": MARKER} for kind in KINDS]
+        "exclusive": [{"path": FOLDER, "pattern": f"*.{kind}", "marker": MARKER, "keep": list(kept)} for kind in KINDS]
         + [{"path": USERS, "pattern": "slipway-*.conf", "marker": MARKER}],
         "validate": [["systemd-analyze", "verify", "--recursive-errors=no", f"{FOLDER}/{name}"] for name in names],
         "apply": [["systemd-sysusers", *users]] if users else [],

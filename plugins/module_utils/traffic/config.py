@@ -45,7 +45,10 @@ class Instance:
 
 @dataclass(frozen=True)
 class Slot:
-    """One of the places traffic can go to. `members` as the edge reaches them, ADDRESS:PORT."""
+    """One of the places traffic can go to. `members` as the edge reaches them, ADDRESS:PORT.
+
+    `held`: it runs where an earlier inventory wanted it, and stays there until it has stopped.
+    """
 
     name: str
     managed: bool
@@ -53,6 +56,7 @@ class Slot:
     instances: tuple[Instance, ...]
     gate: Gate
     unit: Optional[str] = None
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -307,7 +311,7 @@ def _slot(read: Reader, name: str, gate: Gate) -> Slot:
         port = item.count("port", 0, 1, 65535)
         instances.append(Instance(item.text("name"), item.text("address", "127.0.0.1"), port, number))
     own = parse_gate(read.inner("gate", read.mapping("gate")), gate) if read.has("gate") else gate
-    return Slot(name, read.yes("managed", True), members, tuple(instances), own, read.maybe_text("unit"))
+    return Slot(name, read.yes("managed", True), members, tuple(instances), own, read.maybe_text("unit"), read.yes("held", False))
 
 
 def _workers(read: Reader, slots: Mapping[str, Slot]) -> tuple[Worker, ...]:

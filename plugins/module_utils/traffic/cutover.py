@@ -122,6 +122,7 @@ class Cutover:
             return {"changed": False, "outcome": "prepared", "from": active, "to": request.to, "txn": request.txn}
         if active == request.to:
             raise SlipwayError(f"slot {active} of {self.app.name} has the traffic on {self.app.host}: no candidate starts there.")
+        self._refuse_unknown_places(request.to)
         changed = spare == request.to
         if changed and write:
             what = f"{request.owner} preparing slot {request.to} of {self.app.name}"
@@ -129,6 +130,16 @@ class Cutover:
                 self.host.leases(self.app.name).check(request.txn)
                 self.flags.drop_spare(request.to)
         return {"changed": changed, "outcome": "prepared", "from": active, "to": request.to, "txn": request.txn}
+
+    def _refuse_unknown_places(self, name: str) -> None:
+        """Raises SlipwayError when nginx has a site of this application that leads elsewhere for the slot."""
+        site = self.host.disk.read(self.host.layout.site(self.app.name))
+        missing = [one for one in self.app.slot(name).members if site is not None and f"server {one} " not in site]
+        if missing:
+            raise SlipwayError(
+                f"nginx on {self.app.host} does not know {', '.join(missing)}, where slot {name} of {self.app.name} is by its "
+                "newest description: ports or hosts changed in the inventory. Run site.yml, then deploy."
+            )
 
     def switch(self, request: Request) -> dict[str, object]:
         """Move traffic and hold it there with the dead man armed; raises SlipwayError after taking it back."""

@@ -76,6 +76,10 @@ class Layout:
         """What nginx writes of each request of the application, in JSON."""
         return self.root / f"var/log/nginx/slipway-{app}.json.log"
 
+    def site(self, app: str) -> Path:
+        """What the role nginx wrote for the application."""
+        return self.root / f"etc/nginx/slipway.d/site-{app}.conf"
+
     def path(self, absolute: str) -> Path:
         """An absolute path of the host."""
         return self.root / absolute.lstrip("/")

@@ -12,8 +12,8 @@ from ..health import gate as gates
 from ..health import secrets
 from ..health.gate import GateReport
 from ..health.process import LOG_LINES, Identity, Watcher
-from . import drain, moves
-from .config import App, DrainLimits, Slot
+from . import drain, moves, places
+from .config import App, DrainLimits, Runtime, Slot
 from .docker import DockerDriver
 from .drivers import Artifact, Driver, Place
 from .errors import SlipwayError
@@ -49,7 +49,14 @@ class Slots:
         self.records = host.records(app.name)
 
     def driver(self, slot: Slot) -> Driver:
-        """What runs `slot` here; raises SlipwayError when nothing does."""
+        """What runs `slot` here, as it was started; raises SlipwayError when nothing does."""
+        known = places.started(self.records.slot(slot.name)) if slot.managed else None
+        if known is None:
+            return self._described(slot)
+        return self._managed(known[0], replace(slot, instances=known[1]))
+
+    def _described(self, slot: Slot) -> Driver:
+        """What is to run `slot` here by its description."""
         if not slot.managed:
             if slot.unit is None or not slot.instances:
                 raise SlipwayError(f"{self.app.host} does not run slot {slot.name} of {self.app.name}, a unit of another host.")
@@ -59,9 +66,11 @@ class Slots:
                 f"{self.app.host} runs no instance of slot {slot.name} of {self.app.name}. "
                 "Slots are started on the hosts of the application's backends."
             )
-        if self.app.runtime.kind == "docker":
-            return DockerDriver(self.host, self.app, self.app.runtime, slot)
-        return UnitDriver(self.host, self.app, self.app.runtime, slot)
+        return self._managed(self.app.runtime, slot)
+
+    def _managed(self, runtime: Runtime, slot: Slot) -> Driver:
+        kind = DockerDriver if runtime.kind == "docker" else UnitDriver
+        return kind(self.host, self.app, runtime, slot)
 
     def active(self, told: Optional[str] = None) -> Optional[str]:
         """The slot with the traffic: by flags on an edge, else as told by one, else as last marked; None when unknown."""
@@ -77,8 +86,10 @@ class Slots:
         With `write` false nothing is touched and the result says what would be done.
         """
         slot = self.app.slot(request.slot)
-        driver = self.driver(slot)
         artifact = request.artifact or Artifact("external")
+        if slot.held and not slot.instances and self.active(request.active) == slot.name:
+            return {**self._result(slot, "active", artifact.release), "changed": False, "outdated": True}
+        driver = self._described(slot)
         check_release(artifact.release)
         driver.check(artifact)
         why = self.records.is_bad(artifact.release)
@@ -97,11 +108,12 @@ class Slots:
     def _start(self, slot: Slot, driver: Driver, artifact: Artifact, request: Request, write: bool) -> dict[str, object]:
         wanted = _fingerprint(driver, artifact)
         known = self.records.slot(slot.name) or SlotState(slot.name, "stopped")
-        alive = _alive(driver)
+        running = self.driver(slot)
+        alive = _alive(running)
         same = known.release == artifact.release and len(alive) == len(driver.places)
         here = self.active(request.active) == slot.name
         if here and alive:
-            return self._active(slot, driver, known, artifact)
+            return self._active(slot, running, known, artifact, wanted)
         lives = same and known.fingerprint == wanted and self._well(slot, driver, artifact.release) is None
         if lives and watcher(self.host, slot, driver, known).died() is None:
             return self._unchanged(slot, driver, known, write)
@@ -114,6 +126,8 @@ class Slots:
             return result
         exact = driver.prepare(artifact)
         self.host.retire_timer(self.app.name, slot.name).cancel()
+        for former in running.places if slot.managed else ():
+            former.stop()  # before the record that says how they were started is gone
         self.records.save_slot(SlotState(slot.name, "stopped"))
         report = self._prove(slot, driver, artifact)
         for place in driver.places:
@@ -121,11 +135,12 @@ class Slots:
         now = self.host.clock.now()
         state = "active" if here else "staged"
         proven = _who(self.host, driver)
-        self.records.save_slot(SlotState(slot.name, state, artifact.release, exact, wanted, now, proven=proven))
+        started = places.saved(self.app.runtime, slot) if slot.managed and self.app.runtime is not None else None
+        self.records.save_slot(SlotState(slot.name, state, artifact.release, exact, wanted, now, proven=proven, place=started))
         self.records.remember("started", slot=slot.name, release=artifact.release, artifact=exact, owner=request.owner)
         return {**result, "artifact": exact, "gate": report.as_dict()}
 
-    def _active(self, slot: Slot, driver: Driver, known: SlotState, artifact: Artifact) -> dict[str, object]:
+    def _active(self, slot: Slot, driver: Driver, known: SlotState, artifact: Artifact, wanted: str) -> dict[str, object]:
         """The slot has the traffic and runs: it is right already, or it is refused."""
         if known.release != artifact.release:
             raise SlipwayError(
@@ -139,7 +154,7 @@ class Slots:
                 f"slot {slot.name} of {self.app.name} has the traffic on {self.app.host} with {artifact.release}, but "
                 f"{wrong or 'not all of its instances run'}. Deploy {artifact.release} into another slot, or roll back."
             )
-        stale = known.fingerprint is not None and known.fingerprint != _fingerprint(driver, artifact)
+        stale = slot.held or (known.fingerprint is not None and known.fingerprint != wanted)
         return {**self._result(slot, "active", artifact.release), "changed": False, "outdated": stale}
 
     def _unchanged(self, slot: Slot, driver: Driver, known: SlotState, write: bool) -> dict[str, object]:

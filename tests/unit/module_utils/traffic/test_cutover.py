@@ -388,3 +388,14 @@ def test_only_edges_switch(world: World) -> None:
 def test_unknown_slot_is_named(world: World) -> None:
     with pytest.raises(SlipwayError, match=r"shop has no slot 'purple' on web1. Slots: blue, green, legacy"):
         switch(world, "purple")
+
+
+def test_no_candidate_starts_where_nginx_does_not_lead(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    site = world.host.layout.site("shop")
+    site.parent.mkdir(parents=True)
+    site.write_text("server 10.0.0.1:3010 max_fails=0;\nserver 10.0.0.2:3020 max_fails=0;\n", encoding="utf-8")
+    with pytest.raises(SlipwayError, match=r"nginx on web1 does not know 10\.0\.0\.2:3010, where slot green .* Run site\.yml"):
+        Cutover(world.host, world.app).prepare(Request("green", "v2"))
+    site.write_text("server 10.0.0.1:3010 max_fails=0;\nserver 10.0.0.2:3010 max_fails=0;\n", encoding="utf-8")
+    assert Cutover(world.host, world.app).prepare(Request("green", "v2"))["outcome"] == "prepared"

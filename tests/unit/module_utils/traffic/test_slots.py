@@ -483,3 +483,33 @@ def test_slots_of_other_hosts(world: World) -> None:
         start(world)
     with pytest.raises(SlipwayError, match="web1 does not run slot legacy of shop"):
         Slots(world.host, world.app).start(Request("legacy"))
+
+
+def redescribed(world: World, **runtime: Any) -> World:
+    """The same host after the role wrote another description."""
+    config = described({**runtime, "env_file": "/env"})
+    config["slots"]["blue"]["instances"] = [{"name": "shop@blue-1.service", "address": "10.0.0.1", "port": 4000}]
+    again = World(world.root, config)
+    again.host.runner = again.runner = world.runner
+    return again
+
+
+def test_what_runs_is_known_as_it_was_started_whatever_the_description_says_now(dock: World) -> None:
+    start(dock, active="green")
+    now = redescribed(dock, kind="systemd", unit="shop@{slot}-{n}.service", root="/opt/shop")
+    slots, blue = Slots(now.host, now.app), now.app.slot("blue")
+    place = slots.driver(blue).places[0]
+    assert (place.instance.name, place.instance.port) == ("slipway-shop-blue-1", 3000)
+    told = slots.start(Request("blue", Artifact("v1", archive="/a.tar.gz"), active="blue"), write=False)
+    assert (told["changed"], told["outdated"]) == (False, True)
+    slots.stop(Request("blue", active="green"))
+    assert engine_of(dock).containers == {}
+    assert slots.driver(blue).places[0].instance.name == "shop@blue-1.service"
+
+
+def test_a_slot_that_waits_for_its_place_is_outdated_also_where_it_does_not_run_yet(dock: World) -> None:
+    config = described({"kind": "docker", "container_port": 3000, "env_file": "/env"})
+    config["slots"]["blue"].update(instances=[], held=True)
+    world = World(dock.root, config)
+    told = Slots(world.host, world.app).start(Request("blue", Artifact("v1", DIGEST), active="blue"), write=False)
+    assert (told["changed"], told["outdated"]) == (False, True)
