@@ -17,6 +17,8 @@ from .reader import Reader, closest, ip_address, kind
 
 PROMISES = ("slipway_rpo", "slipway_pitr_days", "slipway_backup_days")
 COLLECTION_VARIABLES = ("slipway_apps", "slipway_registries", "slipway_address", "slipway_primary", *PROMISES)
+PLAYBOOK_VARIABLES = ("slipway_all_apps",)
+"""What playbooks tell each other, and what is like a variable of the collection."""
 DICT_OVERRIDES = ("kernel_sysctl", "postgresql_settings", "postgresql_standby_of", "pgbouncer_settings")
 LIST_OVERRIDES = (
     "ufw_rules",
@@ -149,7 +151,7 @@ def _collection_variables(raw: Raw) -> list[Problem]:
     found = []
     for name, where in raw.unknown.items():
         guess = closest(name, COLLECTION_VARIABLES, 0.85)
-        if guess and name not in COLLECTION_VARIABLES:
+        if guess and name not in (*COLLECTION_VARIABLES, *PLAYBOOK_VARIABLES):
             found.append(Problem(where, name, "is not a variable of this collection", f"Did you mean `{guess}`?"))
     if raw.apps is None:
         found.append(Problem("inventory", "slipway_apps", "is not set", "Declare at least one app in group_vars/all/apps.yml"))

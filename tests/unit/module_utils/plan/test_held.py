@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.unit.module_utils.plan.inventories import facts, fleet, planned, single
+from tests.unit.module_utils.plan.inventories import facts, fleet, planned, problems, single
 
 
 def standing(kind: str, address: str, port: int, *members: str) -> dict[str, Any]:
@@ -89,3 +90,9 @@ def test_what_runs_where_the_inventory_wants_it_changes_nothing() -> None:
         "web2": facts(standing={"spotik": {"blue": {"members": members, "instances": web2, "kind": "systemd"}}}),
     }
     assert planned(raw, **seen).hosts == plain
+
+
+def test_what_playbooks_tell_each_other_is_no_slip_of_the_pen() -> None:
+    raw = fleet()
+    assert problems(replace(raw, unknown={"slipway_all_apps": "inventory"})) == []
+    assert len(problems(replace(raw, unknown={"slipway_appz": "inventory"}))) == 1
