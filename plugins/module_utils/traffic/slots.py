@@ -115,7 +115,7 @@ class Slots:
         if here and alive:
             return self._active(slot, running, known, artifact, wanted)
         lives = same and known.fingerprint == wanted and self._well(slot, driver, artifact.release) is None
-        if lives and watcher(self.host, slot, driver, known).died() is None:
+        if lives and watcher(self.host, self.app, slot, driver, known).died() is None:
             return self._unchanged(slot, driver, known, write)
         result = {
             **self._result(slot, "active" if here else "staged", artifact.release),
@@ -212,7 +212,7 @@ class Slots:
         driver = self.driver(slot)
         known = self.records.slot(slot.name)
         release = known.release if known is not None else None
-        wrong = watcher(self.host, slot, driver, known).died() or self._well(slot, driver, release or "")
+        wrong = watcher(self.host, self.app, slot, driver, known).died() or self._well(slot, driver, release or "")
         if wrong is not None:
             hidden, logs = driver.secrets(), _logs(driver)
             raise SlipwayError(
@@ -388,13 +388,18 @@ def watch(host: Host, app: App, slot: Slot) -> Watcher:
     """Over what runs `slot` on this host: a release that never had traffic has to be what its gate proved, all the time."""
     if not slot.instances:
         return Watcher(())
-    return watcher(host, slot, Slots(host, app).driver(slot), host.records(app.name).slot(slot.name))
+    return watcher(host, app, slot, Slots(host, app).driver(slot), host.records(app.name).slot(slot.name))
 
 
-def watcher(host: Host, slot: Slot, driver: Driver, known: Optional[SlotState]) -> Watcher:
-    """The same for one who has read the records. After a restart of the host they are other processes rightly."""
+def watcher(host: Host, app: App, slot: Slot, driver: Driver, known: Optional[SlotState]) -> Watcher:
+    """The same for one who has read the records. After a restart of the host they are other processes rightly.
+
+    So may they be where the release was confirmed on this edge before: what serves is restarted now and then.
+    """
     found = [place.process() for place in driver.places]
     proven = known.proven if known is not None and known.state in ("staged", "active") and slot.managed else None
+    if proven and known is not None and host.records(app.name).traffic().releases.get(slot.name) == known.release:
+        proven = None
     if not proven or proven.get("boot") != host.machine.boot_id():
         return Watcher(found)
     told = proven.get("processes")

@@ -258,6 +258,15 @@ def test_the_edge_beside_it_moves_no_traffic_to_a_candidate_that_ended_since_its
     assert world.serving == "blue"
 
 
+def test_what_served_before_may_have_been_restarted_since(tmp_path: Path) -> None:
+    world = docked(tmp_path, edge=True)
+    start(world, "green", "v2", OTHER)
+    world.host.records("shop").save_traffic(Traffic("blue", "green", {"green": "v2"}))
+    ended_once(world)
+    Cutover(world.host, world.app).switch(Move("green", "v2"))
+    assert world.serving == "green"
+
+
 def test_a_first_release_that_ended_since_its_gate_is_not_adopted(tmp_path: Path) -> None:
     world = docked(tmp_path, edge=True)
     start(world)
