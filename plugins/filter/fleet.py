@@ -53,6 +53,13 @@ def slipway_never_deployed(results: Mapping[str, Any]) -> list[str]:
     return [name for name in names if fleet.never_deployed(_reports(results, name))]
 
 
+def slipway_joining(results: Mapping[str, Any], host: str) -> list[dict[str, str]]:
+    """App, slot and release for each app that only other edges serve, from the results of slot_info on all hosts."""
+    names = sorted({name for result in results.values() for name in ((result or {}).get("apps") or {})})
+    found = {name: fleet.joining(host, _reports(results, name)) for name in names}
+    return [{"app": name, "to": there[0], "release": there[1]} for name, there in found.items() if there]
+
+
 def slipway_choice(
     results: Mapping[str, Any], app: str, release: str, hosts: Sequence[str], txn: str = "", again: bool = False
 ) -> dict[str, object]:
@@ -141,6 +148,7 @@ class FilterModule:
             slipway_history,
             slipway_last_words,
             slipway_never_deployed,
+            slipway_joining,
             slipway_choice,
             slipway_app_files,
             slipway_app_secret_files,

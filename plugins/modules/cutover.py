@@ -30,15 +30,17 @@ options:
     type: str
     required: true
   to:
-    description: The slot that gets the traffic. Needed for O(state=switched) and O(state=prepared).
+    description: The slot that gets the traffic. Needed for all states but V(confirmed).
     type: str
   release:
     description: The release that runs in that slot. It is checked where the application tells it, and remembered.
     type: str
   state:
-    description: Whether to get a slot ready for a candidate, to switch and hold, or to make a switch final.
+    description:
+      - Whether to get a slot ready for a candidate (V(prepared)), to switch and hold, or to make a switch final.
+      - V(joined) brings an edge that never served the application to the slot that its other edges serve.
     type: str
-    choices: [prepared, switched, confirmed]
+    choices: [prepared, switched, confirmed, joined]
     default: switched
   txn:
     description:
@@ -175,8 +177,9 @@ def answer(host: Host, given: dict[str, Any], check_mode: bool) -> dict[str, Any
         return cutover.check_confirm(given["txn"]) if check_mode else cutover.confirm(given["txn"], given["owner"])
     txn = given["txn"] or uuid.uuid4().hex[:12]
     request = Request(given["to"], given["release"], txn, given["owner"], given["force"], given["migrations"], given["wait"])
-    if given["state"] == "prepared":
-        return cutover.prepare(request, write=not check_mode)
+    if given["state"] in ("prepared", "joined"):
+        step = cutover.prepare if given["state"] == "prepared" else cutover.join
+        return step(request, write=not check_mode)
     if check_mode:
         return cutover.preview(request)
     run = Detached(host, app)
@@ -197,7 +200,7 @@ def main() -> None:
             "app": {"type": "str", "required": True},
             "to": {"type": "str"},
             "release": {"type": "str"},
-            "state": {"type": "str", "choices": ["prepared", "switched", "confirmed"], "default": "switched"},
+            "state": {"type": "str", "choices": ["prepared", "switched", "confirmed", "joined"], "default": "switched"},
             "txn": {"type": "str"},
             "owner": {"type": "str", "default": "ansible"},
             "force": {"type": "bool", "default": False},
@@ -206,7 +209,7 @@ def main() -> None:
             "peers": {"type": "list", "elements": "str", "default": []},
             "offset": {"type": "int"},
         },
-        required_if=[("state", "switched", ["to"]), ("state", "prepared", ["to"])],
+        required_if=[("state", "switched", ["to"]), ("state", "prepared", ["to"]), ("state", "joined", ["to", "release"])],
         supports_check_mode=True,
     )
     given, host = module.params, Host()

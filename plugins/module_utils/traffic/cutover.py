@@ -141,6 +141,30 @@ class Cutover:
                 "newest description: ports or hosts changed in the inventory. Run site.yml, then deploy."
             )
 
+    def join(self, request: Request, write: bool = True) -> dict[str, object]:
+        """An edge that never served goes where the others are; raises SlipwayError, its flags as before, when it cannot.
+
+        Nobody was sent anywhere by it on purpose, so nothing has to be watched or confirmed.
+        """
+        app = self.app
+        slot, before = app.slot(request.to), self.flags.active()
+        with self.host.lock(app.name).held(f"{request.owner} bringing {app.host} to {request.to} of {app.name}", app.one_step):
+            self.refuse(request)
+            if self.journal.pending() is not None or self.records.traffic().releases:
+                raise SlipwayError(f"{app.host} has served {app.name} before: it is moved by a deployment or a rollback.")
+            wrong = moves.well_now(self.host.sensors.members(slot, request.release))
+            if wrong is not None:
+                raise SlipwayError(f"{app.host} cannot serve {app.name} yet: {wrong}. It can after the next deployment.")
+            if not write:
+                return {"changed": True, "outcome": "planned", "from": before, "to": request.to, "release": request.release}
+            self.flags.switch(request.to)
+            try:
+                done = self._same(request, write=True)
+            except (SlipwayError, OSError):
+                self.flags.switch(before)
+                raise
+        return {**done, "changed": True, "from": before}
+
     def switch(self, request: Request) -> dict[str, object]:
         """Move traffic and hold it there with the dead man armed; raises SlipwayError after taking it back."""
         app, host = self.app, self.host

@@ -119,6 +119,17 @@ def never_deployed(reports: Reports) -> bool:
     return bool(edges) and not external and not any(report["served"] for report in edges)
 
 
+def joining(host: str, reports: Reports) -> Optional[tuple[str, str]]:
+    """Slot and release that all other edges serve, where `host` is an edge that never served any; None when it need not move."""
+    own = reports.get(host) or {}
+    others = [report for name, report in reports.items() if report.get("edge") and report["served"]]
+    found = {(report["active"], report["served"].get(report["active"])) for report in others}
+    if not own.get("edge") or own["served"] or len(found) != 1 or any(report.get("transaction") for report in others):
+        return None
+    slot, release = found.pop()
+    return (str(slot), str(release)) if release else None
+
+
 def _unfinished(app: str, release: str, reports: Reports) -> Optional[str]:
     """The transaction of an earlier run for `release` that still holds the lease of an edge; None when there is none."""
     leases = [report.get("lease") for report in _edges(app, reports).values()]

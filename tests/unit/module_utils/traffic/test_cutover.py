@@ -399,3 +399,31 @@ def test_no_candidate_starts_where_nginx_does_not_lead(tmp_path: Path) -> None:
         Cutover(world.host, world.app).prepare(Request("green", "v2"))
     site.write_text("server 10.0.0.1:3010 max_fails=0;\nserver 10.0.0.2:3010 max_fails=0;\n", encoding="utf-8")
     assert Cutover(world.host, world.app).prepare(Request("green", "v2"))["outcome"] == "prepared"
+
+
+def join(world: World, write: bool = True) -> dict[str, object]:
+    return Cutover(world.host, world.app).join(Request("green", "v2", owner="tester"), write)
+
+
+def test_an_edge_that_never_served_joins_the_others(world: World) -> None:
+    assert join(world, write=False)["outcome"] == "planned"
+    assert world.serving == "blue"
+    done = join(world)
+    assert (done["changed"], done["from"], done["to"], world.serving) == (True, "blue", "green", "green")
+    assert dict(world.host.records("shop").traffic().releases) == {"green": "v2"}
+    with pytest.raises(SlipwayError, match="web1 has served shop before"):
+        join(world)
+
+
+def test_an_edge_that_cannot_reach_the_release_stays_where_it_is(world: World) -> None:
+    world.sensors.well["green"] = False
+    with pytest.raises(SlipwayError, match=r"web1 cannot serve shop yet: .*status 503\. It can after the next deployment"):
+        join(world)
+    assert world.serving == "blue"
+
+
+def test_an_edge_whose_nginx_does_not_lead_there_goes_back(world: World) -> None:
+    world.sensors.nginx = False
+    with pytest.raises(SlipwayError, match="does not serve v2 from green"):
+        join(world)
+    assert world.serving == "blue"

@@ -245,3 +245,15 @@ def test_it_goes_on_where_one_edge_has_switched_and_the_other_has_not():
     reports = {"web1": held(active="green", transaction=waiting), "web2": held()}
     found = choice("v2", reports, txn="t2")
     assert (found.txn, found.active, found.target, found.unchanged) == ("t1", "blue", "green", False)
+
+
+def test_a_new_edge_goes_where_all_others_are() -> None:
+    old = edge("green", served={"green": "v2"})
+    new = {**edge(), "served": {}}
+    assert fleet.joining("web2", {"web1": old, "web2": new}) == ("green", "v2")
+    assert fleet.joining("web1", {"web1": old, "web2": new}) is None
+    assert fleet.joining("web3", {"web1": old, "web2": new}) is None
+    assert fleet.joining("web2", {"web1": old, "web2": old}) is None
+    assert fleet.joining("web2", {"web1": old, "web2": new, "web3": edge("blue", served={"blue": "v1"})}) is None
+    assert fleet.joining("web2", {"web1": {**old, "transaction": {"txn": "t"}}, "web2": new}) is None
+    assert fleet.joining("web2", {"web1": new, "web2": new}) is None
