@@ -167,24 +167,7 @@ def _choose(app: str, release: str, reports: Reports, txn: str, again: bool) -> 
     if not idle:
         raise SlipwayError(f"{app} has no idle managed slot beside {active}: its entry needs a backend without `unit`.")
     warm = [slot for slot in idle if all(_holds(report, slot, release) for report in reports.values())]
-    target = (warm or idle)[0]
-    _refuse_held(app, target, reports)
-    return Choice(active, target, now, False, False)
-
-
-def _refuse_held(app: str, target: str, reports: Reports) -> None:
-    """Raises SlipwayError when the slot stands where an earlier inventory wanted it, and not for a host that has come since."""
-    without = []
-    for host, report in sorted(reports.items()):
-        slot = report["slots"][target]
-        runs = any(one["instances"] for one in report["slots"].values() if one["managed"])
-        far = report.get("edge") and any(member.startswith("127.") for member in slot["members"])
-        without += [host] if slot["held"] and not slot["instances"] and (runs or far) else []
-    if without:
-        raise SlipwayError(
-            f"slot {target} of {app} still stands where an earlier inventory wanted it, and {', '.join(without)} has come since. "
-            f"Wait until it is drained, or where it runs: slipway retire {app} {target} --now. Then run site.yml, and deploy."
-        )
+    return Choice(active, (warm or idle)[0], now, False, False)
 
 
 def _before(report: Mapping[str, Any]) -> dict[str, Any]:

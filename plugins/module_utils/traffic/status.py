@@ -84,7 +84,6 @@ def _slot(host: Host, app: App, slot: Slot, active: Optional[str]) -> dict[str, 
         "retire_in": retire_in,
         "drain": None if drained is None else drained.facts(),
         "instances": instances,
-        "held": slot.held,
     }
 
 

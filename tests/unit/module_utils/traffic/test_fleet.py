@@ -9,11 +9,9 @@ import pytest
 from ansible_collections.slipway.server.plugins.module_utils.traffic import fleet
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 
-WHERE: dict[str, Any] = {"held": False, "members": ["10.0.0.1:3000"]}
-
 
 def slot(release=None, alive=(), managed=True) -> dict[str, Any]:
-    return {"managed": managed, "release": release, "artifact": None, "instances": [{"alive": one} for one in alive], **WHERE}
+    return {"managed": managed, "release": release, "artifact": None, "instances": [{"alive": one} for one in alive]}
 
 
 def edge(active="blue", previous=None, served=(), slots=None, **more) -> dict[str, Any]:
@@ -259,17 +257,3 @@ def test_a_new_edge_goes_where_all_others_are() -> None:
     assert fleet.joining("web2", {"web1": old, "web2": new, "web3": edge("blue", served={"blue": "v1"})}) is None
     assert fleet.joining("web2", {"web1": {**old, "transaction": {"txn": "t"}}, "web2": new}) is None
     assert fleet.joining("web2", {"web1": new, "web2": new}) is None
-
-
-def test_a_release_waits_for_a_slot_that_stands_where_a_new_host_has_no_part_in_it() -> None:
-    old = {"blue": slot("v1", [True]), "green": {**slot("v0", [True]), "held": True}}
-    new = {"blue": slot("v1", [True]), "green": {**slot(), "held": True}}
-    reports = {"web1": edge(slots=old, served={"blue": "v1"}), "web2": runner(**new)}
-    with pytest.raises(SlipwayError, match=r"slot green of shop still stands .* web2 has come since.*retire shop green --now"):
-        choice("v2", reports)
-    assert (
-        choice("v2", {"web1": edge(slots=old, served={"blue": "v1"}), "web2": runner(blue=slot("v1", [True]))}).target == "green"
-    )
-    far = {"blue": slot(), "green": {**slot(), "held": True, "members": ["127.0.0.1:3010"]}}
-    with pytest.raises(SlipwayError, match="web3 has come since"):
-        choice("v2", {"web1": edge(slots=old, served={"blue": "v1"}), "web3": edge(slots=far, served={"blue": "v1"})})
