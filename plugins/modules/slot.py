@@ -37,9 +37,7 @@ options:
     choices: [started, proven, active, standby, stopped]
     default: started
   release:
-    description:
-      - Name of the release. Needed for O(state=started) of a slot that slipway manages.
-      - With O(state=active), a slot that holds another one is left as it is.
+    description: Name of the release. Needed for O(state=started) of a slot that slipway manages.
     type: str
   image:
     description: Container image as C(REGISTRY/NAME@sha256:DIGEST), on hosts that run containers. A tag is refused.

@@ -235,10 +235,6 @@ class Slots:
             mine = SlotState(slot.name, "staged", "external")
         if mine is None or mine.release is None:
             raise SlipwayError(f"nothing was ever started in slot {slot.name} of {self.app.name} on {self.app.host}.")
-        wanted = request.artifact.release if request.artifact is not None else "external"
-        if slot.managed and wanted not in ("external", mine.release):
-            # What the app's place here was before it left this host: it goes on towards its end.
-            return {**self._result(slot, mine.state, mine.release), "changed": False}
         others = [state for name, state in known.items() if name != slot.name and state.state == "active"]
         changed = mine.state != "active" or bool(others)
         if write and changed:

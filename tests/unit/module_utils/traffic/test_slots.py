@@ -324,15 +324,6 @@ def test_marking_active_demotes_the_other(dock: World) -> None:
     }
 
 
-def test_what_an_app_left_on_a_host_is_not_marked_as_what_serves(dock: World) -> None:
-    start(dock, "green", "v2", OTHER)
-    slots = Slots(dock.host, dock.app)
-    slots.standby(Request("green", active="blue"), 60)
-    told = slots.mark_active(Request("green", Artifact("v3"), active="green"))
-    assert (told["changed"], told["state"], told["release"]) == (False, "standby", "v2")
-    assert slots.mark_active(Request("green", Artifact("v2"), active="green"))["changed"] is True
-
-
 def test_check_mode_touches_nothing(dock: World) -> None:
     before = sorted(dock.root.rglob("*"))
     done = Slots(dock.host, dock.app).start(Request("blue", Artifact("v1", DIGEST)), write=False)
