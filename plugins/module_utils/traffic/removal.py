@@ -30,7 +30,7 @@ class Removal:
     def __init__(self, host: Host, app: App) -> None:
         self.host = host
         self.app = app
-        self.site = host.layout.path(f"/etc/nginx/slipway.d/site-{app.name}.conf")
+        self.site = host.layout.site(app.name)
         self.slots = [slot for slot in app.slots.values() if slot.managed]
 
     def run(self, owner: str, write: bool = True) -> Removed:
