@@ -282,7 +282,7 @@ def _slot(app: App, slot: str, host: Host, inventory: Inventory, of_slot: list[s
             ]
     planned = instances
     if held and external is None:
-        instances = held.instances(app, slot, host, planned, any(one.managed for one in app.backends_on(host.name)))
+        instances = held.instances(app, slot, host, planned, any(one.managed for one in app.backends_on(host.name)), of_slot)
     found: dict[str, Any] = {"managed": external is None, "members": list(of_slot), "instances": instances}
     if external is None and (instances != planned or set(of_slot) != set(members(app, slot, inventory))):
         found["held"] = True

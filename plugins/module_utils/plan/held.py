@@ -46,10 +46,19 @@ class Held:
         """Whether an edge still sends requests of an app to a host."""
         return any(member.rpartition(":")[0].strip("[]") == host.address for slot in members.values() for member in slot)
 
-    def instances(self, app: App, slot: str, host: Host, planned: list[dict[str, Any]], runs: bool) -> list[dict[str, Any]]:
-        """The instances of a slot on a host: of one that runs where it is, under the names that the runtime of now gives them."""
+    def instances(
+        self, app: App, slot: str, host: Host, planned: list[dict[str, Any]], runs: bool, members: list[str]
+    ) -> list[dict[str, Any]]:
+        """The instances of a slot on a host: of one that runs where it is, under the names that the runtime of now gives them.
+
+        Where it has stopped before it did elsewhere, those stay that the edges still know.
+        """
         if not any(self.standing(one.name, app, slot) for one in self.inventory.hosts):
             return planned
+        if not self.standing(host.name, app, slot):
+            known = [member.rpartition(":") for member in members]
+            places = {(address.strip("[]"), port) for address, _colon, port in known}
+            return [one for one in planned if (one["address"], str(one["port"])) in places]
         now = [dict(instance) for instance in self.standing(host.name, app, slot).get("instances") or ()]
         names = [instance["name"] for instance in planned] if runs else []
         return [{**instance, "name": name} for instance, name in zip(now, names)] + now[len(names) :]

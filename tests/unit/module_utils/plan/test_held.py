@@ -96,3 +96,13 @@ def test_what_playbooks_tell_each_other_is_no_slip_of_the_pen() -> None:
     raw = fleet()
     assert problems(replace(raw, unknown={"slipway_all_apps": "inventory"})) == []
     assert len(problems(replace(raw, unknown={"slipway_appz": "inventory"}))) == 1
+
+
+def test_a_slot_that_has_stopped_on_one_host_before_another_is_still_that_hosts_to_start() -> None:
+    raw = fleet()
+    there = standing("systemd", "10.87.0.12", 3010, "10.87.0.11:3010", "10.87.0.12:3010")
+    hosts = planned(raw, web2=facts(standing={"spotik": {"green": there}})).hosts
+    green = {name: hosts[name]["app_apps"]["spotik"]["slots"]["green"] for name in ("web1", "web2")}
+    assert [one["address"] for one in green["web1"]["instances"]] == ["10.87.0.11"]
+    assert [one["address"] for one in green["web2"]["instances"]] == ["10.87.0.12"]
+    assert "held" not in green["web1"]
