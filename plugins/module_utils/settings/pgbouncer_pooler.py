@@ -38,6 +38,17 @@ UNITS = Path("/etc/systemd/system")
 CAP_SYS_RESOURCE = 24
 PAUSE_DEADLINE = 15.0  # seconds for running transactions to end before a restart
 RESUME_AFTER = 60.0  # seconds after which a pooler goes on by itself if nobody is left to let it
+# One that takes its configuration says that it is up and runs on until it is killed; the other ends and has said why.
+TRIAL = """
+"$1" "$2" >"$2.log" 2>&1 & tried=$!
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  sleep 0.05
+  kill -0 $tried 2>/dev/null && ! grep --quiet ' process up: ' "$2.log" || break
+done
+kill -KILL $tried 2>/dev/null
+wait $tried
+test $? -eq 137 || { cat "$2.log"; exit 1; }
+"""
 
 
 class PoolerError(Exception):
@@ -245,12 +256,11 @@ class Pooler:
                 (scratch / name).write_text(text, encoding="utf-8")
             for path in (scratch, *scratch.iterdir()):
                 shutil.chown(path, OS_USER)
-            argv = ["runuser", "-u", OS_USER, "--", "timeout", "--signal=KILL", "1", PROGRAM, str(scratch / "pgbouncer.ini")]
+            argv = ["runuser", "-u", OS_USER, "--", "sh", "-c", TRIAL, "sh", PROGRAM, str(scratch / "pgbouncer.ini")]
             result = self.runner.run(argv, timeout=30)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        # One that takes it runs on until it is killed.
-        if result.rc not in (124, 137):
+        if not result.ok:
             said = "\n".join(line for line in result.text().splitlines() if " LOG " not in line).replace(
                 str(scratch), wanted.folder
             )

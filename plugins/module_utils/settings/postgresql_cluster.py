@@ -190,13 +190,14 @@ class Cluster:
 
     def ensure(self, wanted: Wanted, check_mode: bool = False) -> Outcome:
         """Bring the cluster to `wanted`; raises ClusterError with the old bytes back and the server as it was."""
+        fresh = not (self.etc / "postgresql.conf").exists()
+        if fresh and not check_mode:
+            self._make()
         outcome = Outcome(changes=self._plan(wanted))
-        if not (self.etc / "postgresql.conf").exists():
-            if check_mode:
-                return outcome
-            raise ClusterError(f"there is no cluster {self.version}/main; install the package postgresql-{self.version}")
+        if fresh and check_mode:
+            return outcome
         live = self.observe()
-        if live is None and not check_mode:
+        if live is None and not check_mode and not fresh:
             live = self.start()
             if live is None and self.put_back():
                 live, outcome.changes = self.start(), self._plan(wanted)
@@ -205,7 +206,12 @@ class Cluster:
         if check_mode:
             return self._foretell(outcome, live)
         if outcome.changes:
-            self._try(wanted)
+            try:
+                self._try(wanted)
+            except ClusterError:
+                if fresh:  # a running server says more about what it does not take
+                    self._refuse(wanted, self.start())
+                raise
         taken = Taken(self.owner_name, self.state.parent)
         try:
             outcome.replaced = self._take_over(taken, wanted, live)
@@ -224,6 +230,14 @@ class Cluster:
         outcome.live, outcome.pending = live, self.waiting(live)
         outcome.shadowed = live.shadowed(tuple(wanted.settings))
         return outcome
+
+    def _make(self) -> None:
+        """Make the cluster as the package does, but do not start it: its first start is with its own settings already."""
+        if not (self.library / "bin" / "postgres").exists():
+            raise ClusterError(f"there is no cluster {self.version}/main; install the package postgresql-{self.version}")
+        made = self.runner.run(["pg_createcluster", self.version, "main"], timeout=300)
+        if not made.ok:
+            raise ClusterError(f"pg_createcluster {self.version} main failed: {made.text()[-1000:]}")
 
     def _take_over(self, taken: Taken, wanted: Wanted, live: Optional[Live]) -> list[str]:
         """Keep what is to be changed for the first time; says what of it somebody had set."""

@@ -294,7 +294,8 @@ class Ufw:
     def _load(self, firewall: Firewall, outcome: Outcome, ssh_ports: list[int]) -> None:
         if outcome.reframe:
             self._reload(ssh_ports, outcome)
-        for family, table in sorted(self.observe().tables.items()):
+        live = self.observe()
+        for family, table in sorted(live.tables.items()):
             if family == 6 and not firewall.ipv6:
                 continue
             program = compiler.executable(family)
@@ -310,7 +311,8 @@ class Ufw:
                     self.runner.must([program, "-D", "FORWARD", str(forward.index(" ".join(jump)) + 2)])
                 outcome.actions.append(f"{program} -I FORWARD")
         self.unguard()
-        self.runner.must(["systemctl", "enable", "--now", UNIT])
+        if not (live.at_boot and self.runner.run(["systemctl", "is-active", "--quiet", UNIT]).ok):
+            self.runner.must(["systemctl", "enable", "--now", UNIT])
 
     def _reload(self, ssh_ports: list[int], outcome: Optional[Outcome]) -> None:
         self.guard(ssh_ports)

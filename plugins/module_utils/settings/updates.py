@@ -38,6 +38,13 @@ DAY = 24 * 60
 TIME = re.compile(r"(?P<before>(?:.*\s)?)(?P<hour>\d{1,2}):(?P<minute>\d\d)(?P<after>(?::\d\d)?(?:\s+\S+)?)")
 SPAN = re.compile(r"(\d+)\s*(h|hr|hours?|m|min|minutes?|s|sec|seconds?)\b")
 REMEDY = f"A file in /etc/apt/apt.conf.d that is read after {CONF.name} sets it."
+# A run that reads the configuration of the host and no package: with the whole index it takes seconds.
+BARE = """
+scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT || exit 1
+mkdir "$scratch/lists" "$scratch/updates" && : >"$scratch/status" || exit 1
+printf 'Dir::State::%s "%s";\\n' Lists "$scratch/lists" status "$scratch/status" >"$scratch/apt.conf"
+export APT_CONFIG="$scratch/apt.conf"
+"""
 # One run: it has to end well, and to allow what was declared and nothing else.
 TRIAL = """
 said=$(unattended-upgrade --dry-run --debug 2>&1) || { printf '%s\\n' "$said" | tail -n 30; exit 1; }
@@ -309,7 +316,7 @@ class Updates:
             ),
             # A timer that starts with another window takes the last one for missed, and would run at once.
             apply=(("touch", "--", STAMP),),
-            check=(self.trial(origins),),
+            check=(self.trial(origins, bare=True),),
             check_timeout=60.0,
             readback=tuple(checks(wanted, origins)),
         )
@@ -361,9 +368,9 @@ class Updates:
             said.append(f"the last run ended with `{last}`; see journalctl --unit {SERVICES[1]}")
         return Seen((*seen.mismatches, *said), seen.pending)
 
-    def trial(self, origins: Sequence[str]) -> tuple[str, ...]:
-        """A command that fails unless a run allows these origins."""
-        return ("sh", "-c", TRIAL, "sh", "Allowed origins are: " + ", ".join(expanded(origins, self.platform)))
+    def trial(self, origins: Sequence[str], bare: bool = False) -> tuple[str, ...]:
+        """A command that fails unless a run allows these origins; a `bare` one looks at no package."""
+        return ("sh", "-c", BARE + TRIAL if bare else TRIAL, "sh", "Allowed origins are: " + ", ".join(expanded(origins, self.platform)))
 
     def _with_archives(self, wanted: Wanted, seen: Seen) -> Seen:
         missing = "" if wanted.origins else lacking(self.platform)

@@ -117,7 +117,9 @@ class UnitPlace:
 
     def stop(self) -> None:
         """Stop and disable the unit; systemd waits as long as its TimeoutStopSec says."""
-        self.host.runner.run(["systemctl", "disable", "--quiet", self.unit], timeout=60)
+        # To disable means to reload systemd, which takes much longer than to ask.
+        if self.host.runner.run(["systemctl", "is-enabled", "--quiet", self.unit], timeout=15).ok:
+            self.host.runner.run(["systemctl", "disable", "--quiet", self.unit], timeout=60)
         self.host.runner.run(["systemctl", "stop", self.unit], timeout=self.runtime.stop_timeout + 60)
         self.host.runner.run(["systemctl", "reset-failed", self.unit], timeout=15)
 

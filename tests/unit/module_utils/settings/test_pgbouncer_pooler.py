@@ -88,8 +88,6 @@ class Host:
             return Result(0, "42\n", "")
         if words.startswith("ip "):
             return Result(0, "2: eth0 inet 127.0.0.1/8\n", "")
-        if "timeout --signal=KILL" in words:
-            return Result(137, "", "")
         if words.endswith("SHOW CONFIG"):
             rows = {name: (setting.value, setting.default, setting.changeable) for name, setting in live().config.items()}
             rows.update(dict.fromkeys(conf.KNOWN - set(rows), ("", "", True)))
@@ -227,7 +225,7 @@ def test_every_problem_is_told_at_once_before_anything_is_done(tmp_path, converg
 def test_what_another_process_refuses_never_reaches_the_running_one(tmp_path, converged):
     host = Host(tmp_path)
     said = "2026-11-25 LOG kernel\n2026-11-25 ERROR invalid value for query_timeout"
-    host.answers["timeout --signal=KILL"] = Result(1, "", said)
+    host.answers["sh /usr/sbin/pgbouncer"] = Result(1, said, "")
     with pytest.raises(p.PoolerError, match=r"1\.24\.1 refuses the new configuration:\n2026-11-25 ERROR invalid value"):
         pooler(host, tmp_path).ensure(BACKLOG)
     assert not converged

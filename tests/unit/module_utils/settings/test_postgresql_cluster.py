@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import getpass
 import json
+import shutil
+import time
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
@@ -52,7 +54,7 @@ class Server(Runner):
     def start(self):
         self.running = not (self.dies and self.drop_in.get("max_connections") == "666")
         if self.running:
-            self.effective = self.drop_in
+            self.effective, self.loaded = self.drop_in, max(self.loaded, time.time() + 1)
             self.born += 1
             (self.data / "postmaster.pid").write_text(f"{self.born}\n/data\n99\n5432\n/run\nlocalhost\n12 34\nready   \n")
         else:
@@ -62,6 +64,13 @@ class Server(Runner):
         if "--check" in argv:
             self.calls.append("check")
             return Result(1, "", "FATAL: no memory") if self.refuses else Result(0, "", "")
+        if argv[0] == "pg_createcluster":
+            self.calls.append("create")
+            (self.etc / "conf.d").mkdir(parents=True)
+            (self.etc / "postgresql.conf").write_text(f"data_directory = '{self.data}'\n")
+            for name in ("pg_hba.conf", "pg_ident.conf"):
+                (self.etc / name).write_text("of the package\n")
+            return Result(0, "", "")
         if argv[0] == "systemctl":
             if argv[1] == "show":
                 return Result(0, "", "")
@@ -304,8 +313,54 @@ def test_a_stopped_server_is_started(world):
     assert server.running
 
 
+@pytest.fixture
+def bare(world, tmp_path):
+    """The package is there, and no cluster."""
+    cluster, server = world
+    shutil.rmtree(server.etc)
+    server.running = False
+    (server.data / "postmaster.pid").unlink()
+    cluster.library = tmp_path / "lib"
+    (cluster.library / "bin").mkdir(parents=True)
+    (cluster.library / "bin" / "postgres").touch()
+    return cluster, server
+
+
+def test_a_cluster_that_is_missing_is_made_and_its_first_start_needs_no_other(bare):
+    cluster, server = bare
+    done = cluster.ensure(wanted())
+    assert (done.changed, done.started, done.pending) == (True, True, ())
+    assert server.calls == ["create", "check", "start"]
+    assert server.effective["max_connections"] == "40"
+    assert not cluster.ensure(wanted()).changed
+
+
+def test_a_new_cluster_that_does_not_take_its_settings_runs_without_them(bare):
+    cluster, server = bare
+    server.refuses = True
+    with pytest.raises(ClusterError, match="wal_keep_segments"):
+        cluster.ensure(wanted(wal_keep_segments="64"))
+    assert server.running
+    assert server.drop_in == {}
+
+
+def test_a_new_cluster_that_dies_of_its_settings_runs_without_them(bare):
+    cluster, server = bare
+    server.dies = True
+    with pytest.raises(ClusterError, match="The old files are back; the server answers"):
+        cluster.ensure(wanted(max_connections="666"))
+    assert server.running
+    assert (server.etc / "pg_hba.conf").read_text() == "of the package\n"
+
+
+def test_no_cluster_is_made_without_the_package(bare):
+    cluster, server = bare
+    (cluster.library / "bin" / "postgres").unlink()
+    with pytest.raises(ClusterError, match="install the package postgresql-15"):
+        cluster.ensure(wanted())
+    assert server.calls == []
+
+
 def test_check_mode_without_a_cluster(tmp_path):
     cluster = Cluster(Runner(), "15", Patient(), tmp_path)
     assert len(cluster.ensure(wanted(), check_mode=True).changes) == 3
-    with pytest.raises(ClusterError, match="install the package postgresql-15"):
-        cluster.ensure(wanted())
