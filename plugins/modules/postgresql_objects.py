@@ -160,7 +160,8 @@ def main() -> None:
     """Read parameters, compare, run the difference, answer."""
     module = QuietModule(argument_spec=SPEC, supports_check_mode=True)
     declared, version, runner = wanted(module.params), module.params["version"], Runner()
-    port = running_port(Cluster(runner, version).data_directory())
+    cluster = Cluster(runner, version)
+    port = running_port(cluster.data_directory())
     psql, state = Psql(runner, version, port or 5432), objects.State()
     problems = objects.problems(declared)
     try:
@@ -176,6 +177,7 @@ def main() -> None:
         module.fail_json(msg="postgresql: nothing was changed:\n" + "\n".join(f"- {line}" for line in problems))
     sides = {side: "".join(f"{getattr(step, side)}\n" for step in steps if getattr(step, side)) for side in ("before", "after")}
     result = {"changed": bool(steps), "steps": [step.after for step in steps], "diff": sides}
+    cluster.wait_for_unit()
     proof.end(module, "postgresql", look(runner, proof.given(module.params["readback"])), result)
 
 

@@ -219,7 +219,7 @@ class Cluster:
                 self.keep_proven()
             for path, _before, after in outcome.changes:
                 self._write(path, after or "")
-            live = self._activate(outcome, live)
+            live = self._activate(outcome, live, fresh)
         except (ClusterError, OSError) as error:
             said = self._restore(outcome)
             taken.unkeep()
@@ -330,8 +330,11 @@ class Cluster:
             said = result.text().replace(str(scratch), str(self.etc))
             raise ClusterError(f"nothing was changed; PostgreSQL {self.version} refuses the new configuration:\n{said}")
 
-    def _activate(self, outcome: Outcome, live: Optional[Live]) -> Live:
-        if live is None:
+    def _activate(self, outcome: Outcome, live: Optional[Live], fresh: bool) -> Live:
+        if fresh:  # nobody waits for the unit before roles and databases are made
+            live = self.observe() if self._at_once("start") else None
+            outcome.started = True
+        elif live is None:
             live = self.start()
             outcome.started = True
         elif outcome.changes or self._stale(live):
@@ -391,8 +394,12 @@ class Cluster:
 
     def restart(self) -> bool:
         """Whether the server answers after a restart. Returns at once then: Debian's tool needs two seconds more (`settle`)."""
+        return self._at_once("restart")
+
+    def _at_once(self, verb: str) -> bool:
+        """Whether a server that was not there before answers after `verb`, while systemd still waits for Debian's tool."""
         before = self._postmaster()
-        self.runner.run(["systemctl", "restart", "--no-block", self.unit])
+        self.runner.run(["systemctl", verb, "--no-block", self.unit])
         deadline = self.clock.monotonic() + START_DEADLINE
         while self.clock.monotonic() < deadline:
             now = self._postmaster()
@@ -404,11 +411,15 @@ class Cluster:
         return False
 
     def settle(self) -> Optional[Live]:
-        """What the server says once systemd has noticed that the restart is over."""
+        """What the server says once systemd has noticed that it is up."""
+        self.wait_for_unit()
+        return self.observe()
+
+    def wait_for_unit(self) -> None:
+        """Until systemd has noticed that the server is up."""
         deadline = self.clock.monotonic() + START_DEADLINE
         while self._has_job() and self.clock.monotonic() < deadline:
             self.clock.sleep(0.2)
-        return self.observe()
 
     def _psql(self) -> Psql:
         return Psql(self.runner, self.version, running_port(self.data_directory()) or 5432)

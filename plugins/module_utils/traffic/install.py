@@ -167,7 +167,8 @@ class Installer:
             # Python would go on using compiled files whose source has the same size and second.
             for cache in self._path(LIBRARY).rglob("__pycache__"):
                 shutil.rmtree(cache, ignore_errors=True)
-            self.runner.must(["systemctl", "daemon-reload"], timeout=60)
+            if not (plan.enabled and plan.switch_unit):  # to enable a unit reloads, too
+                self.runner.must(["systemctl", "daemon-reload"], timeout=60)
         if not plan.enabled:
             shutil.rmtree(self._path(LIBRARY), ignore_errors=True)
         elif plan.switch_unit:
