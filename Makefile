@@ -44,7 +44,8 @@ scenarios: $(VENV)/.made ## Every Molecule scenario, two at a time
 
 .PHONY: test
 test: $(VENV)/.made ## Everything, as CI runs it
-	@SLIPWAY_FLEETS=10000 python -m tests.check
+	@python -m tests.fleet images & images=$$!; trap 'kill $$images 2>/dev/null || true' EXIT; \
+	SLIPWAY_FLEETS=10000 python -m tests.check; wait $$images
 	@python -m tests.scenarios
 
 .PHONY: bench-site
