@@ -28,6 +28,8 @@ LOGS = ROOT / ".cache" / "scenarios"
 TIMES = LOGS / "times.json"
 LIMIT = 2400.0
 """Seconds a scenario may take before it counts as hung; the slowest needs a third of it on a busy machine."""
+JOBS = min(os.cpu_count() or 1, 3) + 1
+"""Scenarios at a time: each waits for half of its time, for bakes, deadlines and drains."""
 HEARTBEAT = 60.0
 TAIL = 40
 WIDTH = 1200
@@ -218,7 +220,7 @@ def _remember(outcomes: Sequence[Outcome]) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.scenarios", description="Run Molecule scenarios.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="scenarios to run; all when none is named")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many at a time (default 2)")
+    parser.add_argument("--jobs", type=int, default=JOBS, metavar="N", help=f"how many at a time (default {JOBS})")
     return parser.parse_args()
 
 
