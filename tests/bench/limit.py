@@ -19,6 +19,7 @@ ROOTS = ("/etc", "/opt", "/usr/local", "/usr/lib/slipway", "/var/lib/slipway")
 IDENTITY = (
     "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/subuid", "/etc/subgid", "/etc/.pwd.lock",
     "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/machine-id", "/etc/mtab", "/etc/ld.so.cache", "/etc/ssh/ssh_host_",
+    "/etc/ssh/slipway_host_",
     "/etc/ssl/certs/ssl-cert-snakeoil.pem", "/etc/ssl/private/ssl-cert-snakeoil.key", "/etc/ssl/certs/",
 )  # fmt: skip
 """Prefixes of what every host makes for itself; users come from sysusers and from packages."""
@@ -134,6 +135,8 @@ def script(found: Difference, domain: str) -> str:
         "apt-get -q -y -o Dpkg::Options::=--force-confold install --no-install-recommends " + " ".join(found.packages),
         "systemd-sysusers",
         "tar -C / -xpf late.tar",
+        # A host's key is its own.
+        "ssh-keygen -q -t rsa -b 4096 -N '' -f /etc/ssh/slipway_host_rsa_key",
         # Directories go last, when they are empty.
         *(f"rm -fd {path}" for path in found.removed),
         # What is not of the network would change the machine of all hosts; the roles leave it out, too.
