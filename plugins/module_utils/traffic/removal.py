@@ -47,6 +47,7 @@ class Removal:
             told = self._told()
             self._take_site_off()
             self._end_timers()
+            self._end_renewals()
             for slot in self.slots:
                 if mine(app):
                     Workers(host, app).move(STOPPED, slot.name)
@@ -78,7 +79,7 @@ class Removal:
         crew = Workers(host, app).observe() if mine(app) else []
         ended += [one.name for one in crew if one.alive and app.slot(one.slot).managed]
         site = [self.site] if self.site.exists() else []
-        return Removed(sorted(ended), [str(path) for path in (*site, *self._paths())])
+        return Removed(sorted(ended), [str(path) for path in (*site, *self._renewals(), *self._paths())])
 
     def _take_site_off(self) -> None:
         """Before anything ends; raises SlipwayError with the site back when nginx does not take it."""
@@ -99,6 +100,15 @@ class Removal:
             host.retire_timer(app.name, slot).cancel()
         for kind in ("settle", "workers"):
             Timer(host.runner, host.clock, f"slipway-{app.name}-{kind}").cancel()
+
+    def _renewals(self) -> list[Path]:
+        """Where certbot keeps that it renews a certificate which the role certificates has asked for; the pair itself stays."""
+        path = self.host.layout.path(f"/etc/letsencrypt/renewal/{self.app.name}.conf")
+        return [path] if self.app.edge and path.exists() and "slipway-certificate" in path.read_text(encoding="utf-8") else []
+
+    def _end_renewals(self) -> None:
+        if self._renewals():
+            self.host.runner.must(["certbot", "delete", "--non-interactive", "--cert-name", self.app.name], timeout=120)
 
     def _runtimes(self) -> list[Runtime]:
         return [one for one in (self.app.runtime, *(worker.runtime for worker in self.app.workers)) if one is not None]

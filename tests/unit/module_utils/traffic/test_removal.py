@@ -71,6 +71,25 @@ def test_its_site_goes_before_anything_ends(served: World) -> None:
     )
 
 
+def test_nobody_renews_its_certificate_any_more_and_others_stay(served: World, tmp_path: Path) -> None:
+    renewal = tmp_path / "etc/letsencrypt/renewal"
+    renewal.mkdir(parents=True)
+    for name in ("shop", "shop-2"):
+        (renewal / f"{name}.conf").write_text("renew_hook = /usr/local/sbin/slipway-certificate\n", encoding="utf-8")
+    told = remove(served)
+    assert [path for path in told.removed if "letsencrypt" in path] == [str(renewal / "shop.conf")]
+    asked = [argv for argv in engine_of(served).calls if argv[0] == "certbot"]
+    assert asked == [["certbot", "delete", "--non-interactive", "--cert-name", "shop"]]
+
+
+def test_a_renewal_of_somebody_else_is_left_alone(served: World, tmp_path: Path) -> None:
+    path = tmp_path / "etc/letsencrypt/renewal/shop.conf"
+    path.parent.mkdir(parents=True)
+    path.write_text("authenticator = nginx\n", encoding="utf-8")
+    remove(served)
+    assert not [argv for argv in engine_of(served).calls if argv[0] == "certbot"]
+
+
 def test_check_mode_tells_the_same_and_touches_nothing(served: World) -> None:
     before = left(served)
     told = remove(served, write=False)
