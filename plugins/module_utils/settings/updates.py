@@ -370,7 +370,8 @@ class Updates:
 
     def trial(self, origins: Sequence[str], bare: bool = False) -> tuple[str, ...]:
         """A command that fails unless a run allows these origins; a `bare` one looks at no package."""
-        return ("sh", "-c", BARE + TRIAL if bare else TRIAL, "sh", "Allowed origins are: " + ", ".join(expanded(origins, self.platform)))
+        wanted = "Allowed origins are: " + ", ".join(expanded(origins, self.platform))
+        return ("sh", "-c", BARE + TRIAL if bare else TRIAL, "sh", wanted)
 
     def _with_archives(self, wanted: Wanted, seen: Seen) -> Seen:
         missing = "" if wanted.origins else lacking(self.platform)
