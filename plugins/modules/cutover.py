@@ -163,10 +163,11 @@ import uuid
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
+from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover
 from ansible_collections.slipway.server.plugins.module_utils.traffic.detached import PATIENCE, PATIENCE_TOGETHER, Detached
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.host import Host
+from ansible_collections.slipway.server.plugins.module_utils.traffic.run import Request
 
 
 def answer(host: Host, given: dict[str, Any], check_mode: bool) -> dict[str, Any]:

@@ -17,9 +17,10 @@ import time
 
 sys.path.insert(0, "/usr/lib/slipway")
 
-from slipway.traffic.cutover import Cutover, Request
+from slipway.traffic.cutover import Cutover
 from slipway.traffic.disk import Disk
 from slipway.traffic.host import Host
+from slipway.traffic.run import Request
 
 APP = "shop"
 ADMIN = "/run/haproxy/admin.sock"

@@ -19,11 +19,11 @@ from typing import Any, Callable
 sys.path.insert(0, "/usr/lib/slipway")
 
 from slipway.traffic import moves, status
-from slipway.traffic.cutover import Request
 from slipway.traffic.detached import Detached
 from slipway.traffic.drivers import Artifact
 from slipway.traffic.errors import SlipwayError
 from slipway.traffic.host import Host
+from slipway.traffic.run import Request
 from slipway.traffic.slots import Request as Start
 from slipway.traffic.slots import Slots
 

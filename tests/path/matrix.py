@@ -29,7 +29,7 @@ STATES = ("STAGED", "CANARY", "SWITCHED", "BAKING", "HOLD", "CONFIRM")
 DEADLINE = 8.0
 """Seconds after the switch until the dead man takes an unconfirmed one back."""
 CANARY_DEADLINE = 1.5 + 30.0
-"""The same for a canary: its patience, and the grace of cutover.py."""
+"""The same for a canary: its patience, and the grace of run.py."""
 RECOVERY = 4.0
 """Seconds that a busy machine may need on top: to start the dead man, to ask the old slot, to ask again."""
 TIMES: dict[str, Any] = {

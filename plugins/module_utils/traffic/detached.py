@@ -10,12 +10,13 @@ from typing import Optional
 
 from . import transient, under_way
 from .config import App
-from .cutover import Cutover, Request
+from .cutover import Cutover
 from .errors import Busy, SlipwayError
 from .host import Host
 from .layout import COMMAND
 from .machine import CONTROLLER
 from .progress import check_txn
+from .run import Request
 
 PATIENCE = 15.0
 """Seconds without news after which a follower gets an answer, so that it can tell a quiet run from a lost connection."""

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.traffic import recovery
-from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
+from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.jury import Ruling
 from ansible_collections.slipway.server.plugins.module_utils.traffic.rollback import Request as Back
 from ansible_collections.slipway.server.plugins.module_utils.traffic.rollback import Rollback
+from ansible_collections.slipway.server.plugins.module_utils.traffic.run import Request
 
 from tests.unit.module_utils.traffic.world import CONFIG, Killed, World
 

@@ -14,8 +14,9 @@ import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.payload import closure, loaded
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
 from ansible_collections.slipway.server.plugins.module_utils.traffic import cli, install
-from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
+from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover
 from ansible_collections.slipway.server.plugins.module_utils.traffic.records import SlotState
+from ansible_collections.slipway.server.plugins.module_utils.traffic.run import Request
 
 from tests.unit.module_utils.traffic.world import FakeClock, FakeRunner, Fuse, World
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
-from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Request
 from ansible_collections.slipway.server.plugins.module_utils.traffic.detached import Detached
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import Busy, SlipwayError
+from ansible_collections.slipway.server.plugins.module_utils.traffic.run import Request
 from ansible_collections.slipway.server.plugins.module_utils.traffic.under_way import let_end
 
 from tests.unit.module_utils.traffic.world import World

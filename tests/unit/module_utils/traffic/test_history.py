@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.traffic import history, records
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cli import main
-from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
+from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.machine import Machine
 from ansible_collections.slipway.server.plugins.module_utils.traffic.records import SlotState
+from ansible_collections.slipway.server.plugins.module_utils.traffic.run import Request
 
 from tests.unit.module_utils.traffic.world import World
 

@@ -12,8 +12,9 @@ import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
 from ansible_collections.slipway.server.plugins.module_utils.traffic import config, hooks, notify, transient
 from ansible_collections.slipway.server.plugins.module_utils.traffic.config import ABORTABLE, HOOK_STATES
-from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
+from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
+from ansible_collections.slipway.server.plugins.module_utils.traffic.run import Request
 
 from tests.unit.module_utils.traffic.world import CONFIG, World
 

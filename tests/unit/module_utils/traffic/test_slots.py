@@ -17,10 +17,10 @@ import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
 from ansible_collections.slipway.server.plugins.module_utils.traffic import archive
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover
-from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Request as Move
 from ansible_collections.slipway.server.plugins.module_utils.traffic.drivers import Artifact
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.records import Traffic
+from ansible_collections.slipway.server.plugins.module_utils.traffic.run import Request as Move
 from ansible_collections.slipway.server.plugins.module_utils.traffic.slots import Request, Slots, watch
 
 from tests.unit.module_utils.traffic.world import CONFIG, FakeRunner, World

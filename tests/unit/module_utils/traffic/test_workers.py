@@ -12,9 +12,10 @@ from typing import Any, Optional
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result
 from ansible_collections.slipway.server.plugins.module_utils.traffic import cli, status, workers
-from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover, Request
+from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover
 from ansible_collections.slipway.server.plugins.module_utils.traffic.drivers import Artifact
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
+from ansible_collections.slipway.server.plugins.module_utils.traffic.run import Request
 from ansible_collections.slipway.server.plugins.module_utils.traffic.workers import (
     HANDED_OVER,
     RELEASED,
