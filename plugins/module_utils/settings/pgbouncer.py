@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
@@ -214,23 +214,29 @@ def problems(wanted: Wanted, live: frozenset[str] = frozenset(), ceiling: int = 
     `live`: the settings that a running one names itself, when there is one. `ceiling`: descriptors that this host grants
     to a service at most, 0 when unknown.
     """
-    found = []
-    known = KNOWN | frozenset(SINCE) | frozenset(MANAGED) | live
-    for given, value in wanted.settings.items():
-        name = given.lower()
-        where = f"pgbouncer_settings.{given}"
-        if name in MANAGED:
-            found.append(f"{where}: is not set here; {MANAGED[name]}")
-        elif name not in known:
-            found.append(f"{where}: pgbouncer has no such setting; {_closest(name, known)}")
-        elif value not in (None, 0, "0") and not _has(wanted, name, SINCE, live):
-            found.append(f"{where}: {_too_old(wanted, name, SINCE)}")
-        if "\n" in text(value):
-            found.append(f"{where}: holds a line break")
+    found = [f"pgbouncer_settings.{name}: {what}" for name, what in name_problems(wanted.settings, wanted.version, live)]
     found += _mode_problems(wanted) + _tls_problems(wanted)
     found += _entry_problems("pgbouncer_databases", wanted.databases, DATABASE_SINCE, wanted)
     found += _entry_problems("pgbouncer_users", wanted.users, {**USER_SINCE, "password": (1, 0)}, wanted)
     return found + _descriptor_problems(wanted, ceiling)
+
+
+def name_problems(
+    declared: Mapping[str, Any], installed: str, live: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, str]]:
+    """Each of the `declared` settings that this version does not have, or that is set elsewhere, and why."""
+    wanted = Wanted(installed)
+    known = KNOWN | frozenset(SINCE) | frozenset(MANAGED) | live
+    for given, value in declared.items():
+        name = given.lower()
+        if name in MANAGED:
+            yield given, f"is not set here; {MANAGED[name]}"
+        elif name not in known:
+            yield given, f"pgbouncer has no such setting; {_closest(name, known)}"
+        elif value not in (None, 0, "0") and not _has(wanted, name, SINCE, live):
+            yield given, _too_old(wanted, name, SINCE)
+        if "\n" in text(value):
+            yield given, "holds a line break; write it in one line"
 
 
 def _has(wanted: Wanted, name: str, since: Mapping[str, tuple[int, ...]], live: frozenset[str] = frozenset()) -> bool:

@@ -127,8 +127,9 @@ def whole(value: Any) -> int:
 
 
 def is_size(text: str) -> bool:
-    """True for what size_mb can read, and for -1."""
-    return text.strip() == "-1" or _SIZE.fullmatch(text) is not None
+    """True for what PostgreSQL reads as a size, whose units are spelled exactly so, and for -1."""
+    found = _SIZE.fullmatch(text)
+    return text.strip() == "-1" or (found is not None and found.group(2) in (None, "B", "kB", "MB", "GB", "TB"))
 
 
 def is_duration(text: str) -> bool:

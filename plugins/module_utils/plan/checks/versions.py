@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ...settings import pgbouncer
 from ...settings.postgresql import MANAGED, REMOVED
 from ..model import Check
 from ..sizing import version
@@ -52,6 +53,7 @@ _REMOVED_IN = re.compile(r"\b(?:in|since) (\d+)")
 def rules(subject: Subject) -> Iterator[Check]:
     """All of them."""
     yield from _pooler(subject)
+    yield from _pooler_settings(subject)
     if subject.host.serves_postgresql():
         yield from _postgresql(subject)
         yield from _settings(subject)
@@ -81,6 +83,24 @@ def _pooler(subject: Subject) -> Iterator[Check]:
                 f"slipway_apps.{app.name}.database.prepared_statements",
                 "set it to false and switch them off in the app, or install a newer pgbouncer",
             )
+
+
+def _pooler_settings(subject: Subject) -> Iterator[Check]:
+    declared: Mapping[str, Any] = subject.host.overrides.get("pgbouncer_settings", {})
+    if "pgbouncer_nofile" not in subject.variables or not declared:
+        return
+    faults = dict(pgbouncer.name_problems(declared, subject.facts.pgbouncer))
+    for name, value in declared.items():
+        what, _sign, remedy = faults.get(name, "known; ").partition("; ")
+        yield subject.check(
+            "settings",
+            f"{name} is a setting of pgbouncer {subject.facts.pgbouncer}".rstrip(),
+            name not in faults,
+            f"{name} = {value}",
+            what,
+            f"pgbouncer_settings {name}",
+            remedy,
+        )
 
 
 def _postgresql(subject: Subject) -> Iterator[Check]:

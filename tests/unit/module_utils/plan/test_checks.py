@@ -150,3 +150,22 @@ def test_sizes(text: str, unit_kb: int, mb: float) -> None:
 
 def test_durations() -> None:
     assert [seconds("5s"), seconds("500"), seconds("2min"), seconds("120", 1.0), seconds("x")] == [5.0, 0.5, 120.0, 120.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("default_pool_sise", 3, "did you mean `default_pool_size`?"),
+        ("auth_type", "md5", "md5 and plain are refused"),
+        ("max_db_client_connections", 5, "leave it out"),
+    ],
+)
+def test_a_setting_that_the_pooler_does_not_have_is_refused_by_the_plan(name: str, value: Any, said: str) -> None:
+    found = violated(single(pgbouncer_settings={name: value, "max_client_conn": 500}), one=facts(8192, 4, pgbouncer="1.18.0"))
+    assert [(check.variable, said in check.remedy) for check in found[19]] == [(f"pgbouncer_settings {name}", True)]
+
+
+@pytest.mark.parametrize(("text", "fine"), [("1GB", True), ("64 MB", True), ("131072", True), ("1 gb", False), ("1G", False)])
+def test_sizes_are_spelled_as_the_server_reads_them(text: str, fine: bool) -> None:
+    found = violated(single(postgresql_settings={"temp_file_limit": "1GB", "wal_keep_size": text}), one=facts(8192, 4))
+    assert (19 not in found) == fine
