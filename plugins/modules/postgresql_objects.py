@@ -165,7 +165,7 @@ def main() -> None:
     psql, state = Psql(runner, version, port or 5432), objects.State()
     problems = objects.problems(declared)
     try:
-        if port is not None or not module.check_mode:
+        if not problems and (port is not None or not module.check_mode):
             state = objects.parse_state(psql.must(objects.observation(declared)))
         problems += objects.conflicts(declared, state)
         steps = [] if problems else objects.plan(declared, state)

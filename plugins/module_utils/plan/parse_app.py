@@ -363,8 +363,8 @@ def _database(read: Reader, data: Mapping[str, Any], key: str, hosts: Hosts, env
         read.fail(key + ".env.DATABASE_URL", "would replace the address the plan makes from `database`", "Remove one of the two")
     prepared = entry.get("prepared_statements")
     found = Database(
-        name=read.text(entry, "name", path, shape.IDENTIFIER, "lower-case letters, digits and _", required=True),
-        user=read.text(entry, "user", path, shape.IDENTIFIER, "lower-case letters, digits and _", required=True),
+        name=read.text(entry, "name", path, shape.IDENTIFIER, "letters, digits, _ and -", required=True),
+        user=read.text(entry, "user", path, shape.IDENTIFIER, "letters, digits, _ and -", required=True),
         host=host if host in servers else (servers[0] if servers else ""),
         pooled=read.flag(entry, "pooled", path, True),
         prepared_statements=None if prepared is None else read.flag(entry, "prepared_statements", path, False),

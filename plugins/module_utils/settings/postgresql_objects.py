@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 from . import scram
 from .postgresql import Parameter, canonical, parse_parameters
-from .psql import Psql, SqlError, hide, identifier, literal
+from .psql import Psql, SqlError, hide, identifier, literal, variable
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$-]{0,62}")
 RESERVED = ("postgres", "template0", "template1")
@@ -142,9 +142,9 @@ def observation(wanted: Wanted) -> str:
     roles = wanted.all_roles()
     settings = sorted({name for role in roles for name in role.settings})
     lists = {"roles": [r.name for r in roles], "databases": [d.name for d in wanted.databases], "settings": settings}
-    script = "".join(f"\\set {name} {literal(json.dumps(value))}\n" for name, value in lists.items()) + OBSERVE_CLUSTER
+    script = "".join(f"\\set {name} {variable(json.dumps(value))}\n" for name, value in lists.items()) + OBSERVE_CLUSTER
     for database in wanted.databases:
-        script += f"\\set database {literal(database.name)}\n" + OBSERVE_DATABASE
+        script += f"\\set database {variable(database.name)}\n" + OBSERVE_DATABASE
     return script
 
 

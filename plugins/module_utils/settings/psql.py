@@ -37,6 +37,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def variable(text: str) -> str:
+    """`text` as the value of psql's own `\\set`, which reads escapes in quotes."""
+    return literal(text.replace("\\", "\\\\"))
+
+
 def identifier(name: str) -> str:
     """`name` as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -173,7 +173,7 @@ def test_the_sample_inventories_are_sound() -> None:
         ("secrets/API_KEY", None, "secrets.API_KEY", "is missing"),
         ("secrets/API_KEY", Undefined("'vault_api_key' is undefined"), "secrets.API_KEY", "vault_api_key"),
         ("database/password", "changeme", "database.password", "placeholder"),
-        ("database/name", "a-b", "database.name", "does not look right"),
+        ("database/name", "a.b", "database.name", "does not look right"),
         ("database/host", "web1", "database.host", "not in the group `database`"),
         ("database/pool", 5, "database.pool", "Did you mean `pooled`?"),
         ("tls", {"source": "files"}, "tls.certificate", "is missing"),

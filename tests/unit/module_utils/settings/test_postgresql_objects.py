@@ -175,3 +175,9 @@ def test_a_failure_names_its_step_and_hides_verifiers():
 def test_quoting():
     assert literal("it's \\") == "'it''s \\'"
     assert identifier('a"b') == '"a""b"'
+
+
+def test_psql_reads_names_as_they_are():
+    script = o.observation(o.Wanted(databases=(o.Database('we"i\\rd\'s'),)))
+    assert r"""\set databases '["we\\"i\\\\rd''s"]'""" in script
+    assert r"""\set database 'we"i\\rd''s'""" in script
