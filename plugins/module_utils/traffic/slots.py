@@ -148,13 +148,14 @@ class Slots:
                 f"{known.release or 'an unknown release'}: {artifact.release} belongs into another slot "
                 f"({', '.join(name for name in self.app.slot_order if name != slot.name)})."
             )
-        wrong = self._well(slot, driver, artifact.release)
-        if wrong is not None or len(_alive(driver)) < len(driver.places):
+        # What is described otherwise by now goes to the idle slot, well or not: a changed password may be what it suffers from.
+        stale = slot.held or (known.fingerprint is not None and known.fingerprint != wanted)
+        wrong = None if stale else self._well(slot, driver, artifact.release)
+        if wrong is not None or (not stale and len(_alive(driver)) < len(driver.places)):
             raise SlipwayError(
                 f"slot {slot.name} of {self.app.name} has the traffic on {self.app.host} with {artifact.release}, but "
                 f"{wrong or 'not all of its instances run'}. Deploy {artifact.release} into another slot, or roll back."
             )
-        stale = slot.held or (known.fingerprint is not None and known.fingerprint != wanted)
         return {**self._result(slot, "active", artifact.release), "changed": False, "outdated": stale}
 
     def _unchanged(self, slot: Slot, driver: Driver, known: SlotState, write: bool) -> dict[str, object]:

@@ -288,11 +288,11 @@ def test_the_slot_with_the_traffic_is_not_touched(dock: World) -> None:
     with pytest.raises(SlipwayError, match="it is not stopped"):
         slots.standby(Request("blue"))
     assert start(dock)["changed"] is False
-    (dock.root / "env").write_text("JWT_SECRET=other\n", encoding="utf-8")
-    assert start(dock)["outdated"] is True
     dock.sensors.well["blue"] = False
     with pytest.raises(SlipwayError, match=r"status 503\. Deploy v1 into another slot, or roll back"):
         start(dock)
+    (dock.root / "env").write_text("JWT_SECRET=other\n", encoding="utf-8")
+    assert start(dock)["outdated"] is True, "a new environment is what may mend it"
 
 
 def test_a_first_release_that_proved_itself_nowhere_is_removed_though_requests_would_go_to_it(dock: World) -> None:
