@@ -221,9 +221,7 @@ def problems(wanted: Wanted, live: frozenset[str] = frozenset(), ceiling: int = 
     return found + _descriptor_problems(wanted, ceiling)
 
 
-def name_problems(
-    declared: Mapping[str, Any], installed: str, live: frozenset[str] = frozenset()
-) -> Iterator[tuple[str, str]]:
+def name_problems(declared: Mapping[str, Any], installed: str, live: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
     """Each of the `declared` settings that this version does not have, or that is set elsewhere, and why."""
     wanted = Wanted(installed)
     known = KNOWN | frozenset(SINCE) | frozenset(MANAGED) | live

@@ -38,7 +38,7 @@ def literal(text: str) -> str:
 
 
 def variable(text: str) -> str:
-    """`text` as the value of psql's own `\\set`, which reads escapes in quotes."""
+    """`text` as the value of a variable of psql, which reads escapes in quotes."""
     return literal(text.replace("\\", "\\\\"))
 
 

@@ -178,6 +178,6 @@ def test_quoting():
 
 
 def test_psql_reads_names_as_they_are():
-    script = o.observation(o.Wanted(databases=(o.Database('we"i\\rd\'s'),)))
+    script = o.observation(o.Wanted(databases=(o.Database("we\"i\\rd's"),)))
     assert r"""\set databases '["we\\"i\\\\rd''s"]'""" in script
     assert r"""\set database 'we"i\\rd''s'""" in script
