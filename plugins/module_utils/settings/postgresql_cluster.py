@@ -235,9 +235,15 @@ class Cluster:
         """Make the cluster as the package does, but do not start it: its first start is with its own settings already."""
         if not (self.library / "bin" / "postgres").exists():
             raise ClusterError(f"there is no cluster {self.version}/main; install the package postgresql-{self.version}")
-        made = self.runner.run(["pg_createcluster", self.version, "main"], timeout=300)
+        # In a unit of its own: whoever kills this run leaves a whole cluster, and none that was half made.
+        unit = f"slipway-createcluster-{self.version}"
+        made = self.runner.run(
+            ["systemd-run", "--wait", "--quiet", "--collect", f"--unit={unit}", "pg_createcluster", self.version, "main"],
+            timeout=300,
+        )
         if not made.ok:
-            raise ClusterError(f"pg_createcluster {self.version} main failed: {made.text()[-1000:]}")
+            said = self.runner.run(["journalctl", "--unit", unit, "--lines=12", "--output=cat"]).out.strip()
+            raise ClusterError(f"pg_createcluster {self.version} main failed: {made.text()}\n{said}")
 
     def _take_over(self, taken: Taken, wanted: Wanted, live: Optional[Live]) -> list[str]:
         """Keep what is to be changed for the first time; says what of it somebody had set."""

@@ -64,7 +64,7 @@ class Server(Runner):
         if "--check" in argv:
             self.calls.append("check")
             return Result(1, "", "FATAL: no memory") if self.refuses else Result(0, "", "")
-        if argv[0] == "pg_createcluster":
+        if argv[0] == "systemd-run" and "pg_createcluster" in argv:
             self.calls.append("create")
             (self.etc / "conf.d").mkdir(parents=True)
             (self.etc / "postgresql.conf").write_text(f"data_directory = '{self.data}'\n")
