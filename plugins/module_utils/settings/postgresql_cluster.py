@@ -237,10 +237,8 @@ class Cluster:
             raise ClusterError(f"there is no cluster {self.version}/main; install the package postgresql-{self.version}")
         # In a unit of its own: whoever kills this run leaves a whole cluster, and none that was half made.
         unit = f"slipway-createcluster-{self.version}"
-        made = self.runner.run(
-            ["systemd-run", "--wait", "--quiet", "--collect", f"--unit={unit}", "pg_createcluster", self.version, "main"],
-            timeout=300,
-        )
+        argv = ["systemd-run", "--wait", "--quiet", "--collect", f"--unit={unit}", "pg_createcluster", self.version, "main"]
+        made = self.runner.run(argv, timeout=300)
         if not made.ok:
             said = self.runner.run(["journalctl", "--unit", unit, "--lines=12", "--output=cat"]).out.strip()
             raise ClusterError(f"pg_createcluster {self.version} main failed: {made.text()}\n{said}")
