@@ -119,11 +119,6 @@ class Builder:
         values["app_absent"] = [name for name in gone if name in self.inventory.absent]
         left = [app for app in self.inventory.apps if app.name in gone and not self.held.reached(host, self.members[app.name])]
         values["app_left"] = [app.name for app in left]
-        # Edges go elsewhere later in the same run: until then what leaves has to be reached.
-        values["ufw_rules"] = values["ufw_rules"] + firewall.leaving_rules(host, left, self.inventory)
-        values["ufw_container_rules"] = values["ufw_container_rules"] + firewall.leaving_container_rules(
-            host, left, self.inventory
-        )
         if docker:
             values["docker_bip"], values["docker_address_pool"] = firewall.docker_addresses(self.network)
         if host.has("edge"):

@@ -83,16 +83,6 @@ def container_rules(host: Host, inventory: Inventory) -> list[Rule]:
     return _published(_reached(host, inventory))
 
 
-def leaving_rules(host: Host, apps: Iterable[App], inventory: Inventory) -> list[Rule]:
-    """For apps that leave a host: open to the edges, which go elsewhere later in this run; the next run closes them."""
-    return _unit_rules(_leaving(host, apps, inventory))
-
-
-def leaving_container_rules(host: Host, apps: Iterable[App], inventory: Inventory) -> list[Rule]:
-    """The same for published ports."""
-    return _published(_leaving(host, apps, inventory))
-
-
 def _unit_rules(reached: Iterable[Reached]) -> list[Rule]:
     return [
         rule(port_range(backend.ports(slot)), sources, f"{app.name} {slot}")
@@ -106,18 +96,6 @@ def _published(reached: Iterable[Reached]) -> list[Rule]:
         container_rule(port_range(backend.ports(slot)), sources, f"{app.name} {slot}")
         for app, backend, slot, sources in reached
         if backend.runtime == "docker"
-    ]
-
-
-def _leaving(host: Host, apps: Iterable[App], inventory: Inventory) -> list[Reached]:
-    sources = _edges_elsewhere(host, inventory)
-    return [
-        (app, backend, slot, sources)
-        for app in apps
-        if sources
-        for backend in app.backends
-        if backend.managed
-        for slot in backend.slots()
     ]
 
 

@@ -166,8 +166,32 @@ def _choose(app: str, release: str, reports: Reports, txn: str, again: bool) -> 
     idle = [slot for slot in sample["slot_order"] if slot != active and sample["slots"][slot]["managed"]]
     if not idle:
         raise SlipwayError(f"{app} has no idle managed slot beside {active}: its entry needs a backend without `unit`.")
-    warm = [slot for slot in idle if all(_holds(report, slot, release) for report in reports.values())]
-    return Choice(active, (warm or idle)[0], now, False, False)
+    whole = [slot for slot in idle if not _without(slot, reports)]
+    if not whole:
+        raise SlipwayError(_in_the_way(app, idle[0], reports))
+    warm = [slot for slot in whole if all(_holds(report, slot, release) for report in reports.values())]
+    return Choice(active, (warm or whole)[0], now, False, False)
+
+
+def _without(slot: str, reports: Reports) -> list[str]:
+    """Hosts that have come since the slot was set up: app hosts without a place in it, edges that it cannot be reached from."""
+    found = []
+    for host, report in sorted(reports.items()):
+        entry = report["slots"][slot]
+        far = report.get("edge") and any(member.startswith(("127.", "[::1]")) for member in entry.get("members", ()))
+        if entry.get("held") and not entry["instances"] and (report.get("runs") or far):
+            found.append(host)
+    return found
+
+
+def _in_the_way(app: str, slot: str, reports: Reports) -> str:
+    """What stands against a deployment into a slot that not all hosts take part in, and what to do."""
+    stands = ", ".join(host for host, report in sorted(reports.items()) if _runs(report, slot))
+    end = f"wait until it is drained, or on {stands}: slipway retire {app} {slot} --now. Then run" if stands else "run"
+    return (
+        f"slot {slot} of {app}, the next to be used, is set up for the hosts of before, without "
+        f"{', '.join(_without(slot, reports))}. Nothing was moved. To use it on all hosts, {end} site.yml, and deploy again."
+    )
 
 
 def _before(report: Mapping[str, Any]) -> dict[str, Any]:

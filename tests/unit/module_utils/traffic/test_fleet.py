@@ -257,3 +257,32 @@ def test_a_new_edge_goes_where_all_others_are() -> None:
     assert fleet.joining("web2", {"web1": old, "web2": new, "web3": edge("blue", served={"blue": "v1"})}) is None
     assert fleet.joining("web2", {"web1": {**old, "transaction": {"txn": "t"}}, "web2": new}) is None
     assert fleet.joining("web2", {"web1": new, "web2": new}) is None
+
+
+def test_a_release_waits_for_a_slot_that_a_new_host_has_no_part_in():
+    held = {"held": True, "members": ["10.0.0.1:3000"]}
+    old = {"blue": {**slot("v1", [True]), **held}, "green": {**slot("v0", [True]), **held}}
+    without = {"blue": {**slot(), **held}, "green": {**slot(), **held}}
+    reports = {"web1": edge(slots=old, served={"blue": "v1"}, runs=True), "web2": runner(**without, runs=True)}
+    with pytest.raises(
+        SlipwayError, match=r"slot green .* without web2\..* on web1: slipway retire shop green --now\..*site\.yml"
+    ):
+        choice("v2", reports)
+    stopped = {**old, "green": {**slot("v0", [False]), **held}}
+    with pytest.raises(SlipwayError, match=r"all hosts, run site\.yml"):
+        choice("v2", {**reports, "web1": edge(slots=stopped, served={"blue": "v1"}, runs=True)})
+    assert choice("v2", {**reports, "web2": runner(**without, runs=False)}).target == "green"
+    assert choice("v2", {**reports, "web2": runner(blue=without["blue"], runs=True)}).target == "green"
+    third = slot(alive=[False])
+    spare = {"web1": edge(slots={**old, "red": third}, served={"blue": "v1"}), "web2": runner(**without, runs=True)}
+    spare["web2"]["slots"]["red"] = third
+    assert choice("v2", spare).target == "red"
+
+
+def test_a_release_waits_for_a_slot_that_a_new_edge_cannot_reach():
+    here = {"held": True, "members": ["127.0.0.1:3000"]}
+    old = {"blue": {**slot("v1", [True]), **here}, "green": {**slot("v0", [True]), **here}}
+    far = {"blue": {**slot(), **here}, "green": {**slot(), **here}}
+    served = {"blue": "v1"}
+    with pytest.raises(SlipwayError, match="without web3"):
+        choice("v2", {"web1": edge(slots=old, served=served, runs=True), "web3": edge(slots=far, served=served, runs=False)})
