@@ -120,8 +120,8 @@ class UnitWorker(UnitPlace):
             _signal(self.host, self.unit, self.worker.quiet_signal)
 
     def secrets(self) -> set[str]:
-        """Values of the environment file."""
-        return secrets.values(environment_of(self.host, self.runtime))
+        """Values of the environment file of now, and of when it was started."""
+        return secrets.values(environment_of(self.host, self.runtime)) | self.kept_secrets()
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,11 @@ class UnitPlace:
         parts = [artifact.release, environment_of(self.host, self.runtime), self.environment(artifact), unit]
         return hashlib.sha256("\0".join(parts).encode("utf-8", errors="surrogateescape")).hexdigest()
 
+    def kept_secrets(self) -> set[str]:
+        """Values in the copy of the environment that it was started with."""
+        lines = (self.host.disk.read(self.env_file) or "").splitlines()
+        return secrets.values("\n".join(line for line in lines if not line.startswith("SLIPWAY_")))
+
     def process(self) -> UnitProcess:
         """The main process of the unit; its words from the last start on, not those of the releases that had the slot before."""
         try:
@@ -88,7 +93,9 @@ class UnitPlace:
         files.make_directories(slots)
         _link(slots / self.slot, f"../releases/{artifact.release}")
         _link(slots / f"{self.slot}-{self.instance.number}", self.slot)
-        self.host.disk.write(self.env_file, self.environment(artifact), 0o600)
+        # With a copy of what all get as it is now: a restart by the system takes nothing that came later and was never proven.
+        shared = environment_of(self.host, self.runtime)
+        self.host.disk.write(self.env_file, f"{shared.rstrip()}\n{self.environment(artifact)}".lstrip(), 0o600)
         started = self.host.runner.run(["systemctl", "start", self.unit], timeout=120)
         if not started.ok:
             hidden = secrets.values(environment_of(self.host, self.runtime))
@@ -173,8 +180,8 @@ class UnitDriver:
             shutil.rmtree(path, ignore_errors=True)
 
     def secrets(self) -> set[str]:
-        """Values of the environment file."""
-        return secrets.values(environment_of(self.host, self.runtime))
+        """Values of the environment file of now, and of when the instances were started."""
+        return secrets.values(environment_of(self.host, self.runtime)).union(*(place.kept_secrets() for place in self.places))
 
 
 @dataclass(frozen=True)

@@ -374,6 +374,18 @@ def unit(tmp_path: Path) -> World:
     return unpacked(tmp_path)
 
 
+def test_a_unit_that_is_started_again_by_the_system_has_the_environment_that_it_was_proven_with(unit: World) -> None:
+    shared, own = unit.root / "env", unit.root / "etc/slipway/env/shop@blue-1.env"
+    shared.write_text('MODE="old"\nTOKEN="first-secret"\n', encoding="utf-8")
+    Slots(unit.host, unit.app).start(Request("blue", Artifact("v1", archive="/v1.tar.gz")))
+    shared.write_text('MODE="new"\nTOKEN="other-secret"\n', encoding="utf-8")
+    lines = own.read_text(encoding="utf-8").splitlines()
+    assert lines[:3] == ['MODE="old"', 'TOKEN="first-secret"', "PORT=3000"]
+    hidden = Slots(unit.host, unit.app).driver(unit.app.slot("blue")).secrets()
+    assert {"first-secret", "other-secret"} <= hidden
+    assert "v1" not in hidden
+
+
 def test_units_run_from_an_archive(unit: World) -> None:
     request = Request("blue", Artifact("v1", archive="/v1.tar.gz"))
     done = Slots(unit.host, unit.app).start(request)
