@@ -22,6 +22,8 @@ SCHEMA = 1
 RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 ROTATE_AT = 512 * 1024
 KEPT = 3
+WHOLE = 100_000
+"""More entries than a history has."""
 STATES = ("staged", "active", "standby", "stopped")
 
 
@@ -89,8 +91,10 @@ class Records:
         self.app = app
 
     def traffic(self) -> Traffic:
-        """From traffic.json; empty when there is none."""
-        document = self.disk.document(self.layout.traffic(self.app)) or {}
+        """From traffic.json; where that is lost, the releases that the history has, else an application would count as new."""
+        document = self.disk.document(self.layout.traffic(self.app))
+        if document is None:
+            return Traffic(None, None, self._confirmed())
         releases = document.get("releases")
         since = document.get("since")
         return Traffic(
@@ -101,6 +105,10 @@ class Records:
             float(since) if isinstance(since, (int, float)) else None,
             document.get("rollback_allowed") is not False,
         )
+
+    def _confirmed(self) -> dict[str, str]:
+        moves = (one for one in self.history(WHOLE) if one.get("event") in ("confirmed", "adopted"))
+        return {str(one["to"]): str(one["release"]) for one in moves if one.get("to") and one.get("release")}
 
     def save_traffic(self, traffic: Traffic) -> None:
         """To traffic.json."""

@@ -17,7 +17,7 @@ from ansible_collections.slipway.server.plugins.module_utils.traffic import conf
 from ansible_collections.slipway.server.plugins.module_utils.traffic.disk import Disk
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import Busy, SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.lease import change
-from ansible_collections.slipway.server.plugins.module_utils.traffic.records import SlotState, check_release
+from ansible_collections.slipway.server.plugins.module_utils.traffic.records import SlotState, Traffic, check_release
 
 from tests.unit.module_utils.traffic.world import CONFIG, World
 
@@ -151,6 +151,19 @@ def test_stale_leases_give_way(world: World) -> None:
     world.layout.lease("shop").write_text("{torn", encoding="utf-8")
     world.machine.processes[100] = "1"
     assert leases.acquire("t4", "he", 60)[0].txn == "t4"
+
+
+def test_a_lost_record_of_the_traffic_does_not_make_an_application_new(world: World) -> None:
+    records = world.host.records("shop")
+    assert not records.traffic().releases
+    records.remember("aborted", **{"from": "blue", "to": "green"}, release="v0")
+    assert not records.traffic().releases
+    for slot, release in (("blue", "v1"), ("green", "v2"), ("blue", "v3")):
+        records.remember("confirmed", to=slot, release=release)
+    records.remember("rolled_back", **{"from": "green", "to": "blue"}, release="v4")
+    assert records.traffic().releases == {"blue": "v3", "green": "v2"}
+    records.save_traffic(Traffic("blue", None, {"blue": "v1"}))
+    assert records.traffic().releases == {"blue": "v1"}
 
 
 def test_slots_and_bad_releases(world: World) -> None:
