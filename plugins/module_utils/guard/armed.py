@@ -266,7 +266,11 @@ class Arming:
         try:
             change()
         except Exception as error:
-            last = self.guard.revert(self.txn, f"not well on the host: {error}")
+            try:
+                last = self.guard.revert(self.txn, f"not well on the host: {error}")
+            except GuardError as fault:
+                tried = f"not all of the old state is back: {fault}. Mend that; the host tries again in {self.seconds:.0f} s"
+                raise TakenBack(f"{error}\n{tried}") from error
             faults = "; ".join(last["faults"]) if last else ""
             raise TakenBack(f"{error}\nThe old state is back" + (f", but {faults}." if faults else ".")) from error
 

@@ -15,6 +15,8 @@ from ..host.clock import Clock
 from ..host.runner import Result, Runner
 
 ARM_TRIES = 8
+AGAIN = 5.0
+"""Seconds after which a timer that insists starts its command once more: one that is due while systemd reloads is lost."""
 PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./\" -]*")
 """Words that systemd 252 can write into a transient unit and read back at the next daemon-reload; `;` and `$` it cannot."""
 OPEN = 'exec(bytes.fromhex(__import__("sys").argv[1]))'
@@ -51,7 +53,7 @@ class Timer:
             "systemd-run",
             f"--unit={self.unit}",
             f"--description={description}",
-            f"--on-active={max(seconds, 0.1):.1f}s",
+            *self._due(max(seconds, 0.1), insist),
             "--timer-property=AccuracySec=100ms",
             *(["--property=Restart=on-failure", "--property=RestartSec=5"] if insist else []),
             "--collect",
@@ -65,6 +67,16 @@ class Timer:
                 return
             self.clock.sleep(0.5)
         raise ArmingFailed(f"systemd-run could not set the timer {self.unit}.timer: {result.text()}")
+
+    def _due(self, seconds: float, insist: bool) -> list[str]:
+        """When, counted from the start of systemd: a daemon-reload of anybody has `--on-active` begin anew (252 to 257)."""
+        shown = self.runner.run(
+            ["systemctl", "show", "--property=UserspaceTimestampMonotonic", "--value"], timeout=15
+        ).out.strip()
+        if not shown.isdigit():
+            return [f"--on-active={seconds:.1f}s"]
+        due = self.clock.monotonic() - int(shown) / 1e6 + seconds
+        return [f"--on-startup={due + later:.1f}s" for later in ((0.0, AGAIN) if insist else (0.0,))]
 
     def disarm(self) -> None:
         """Stop the timer; nothing happens when there is none. Never stops the command once it runs."""

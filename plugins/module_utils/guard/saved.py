@@ -81,4 +81,17 @@ def _restore(item: Saved, path: Path, folder: Path) -> None:
         text = disk.read_text(folder / item.copy)
         if text is None:
             raise FileNotFoundError(f"its copy {folder / item.copy} is gone")
-    disk.place(path, item.kind, text or "", item.mode, item.uid, item.gid)
+    if not _stands(item, path, text or ""):  # a full disk takes no second copy of what was not changed
+        disk.place(path, item.kind, text or "", item.mode, item.uid, item.gid)
+
+
+def _stands(item: Saved, path: Path, text: str) -> bool:
+    """Whether a file or link is as it was kept."""
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if item.kind == "link":
+        return stat.S_ISLNK(status.st_mode) and os.readlink(path) == text
+    same = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (item.mode, item.uid, item.gid)
+    return item.kind == "file" and stat.S_ISREG(status.st_mode) and same and disk.read_text(path) == text

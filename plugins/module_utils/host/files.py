@@ -42,9 +42,11 @@ def atomic_write(path: Path, text: str, mode: int = 0o644, uid: int = -1, gid: i
             stream.flush()
             os.fsync(stream.fileno())
         os.rename(name, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say where
         raise
     fsync_directory(path.parent)
 

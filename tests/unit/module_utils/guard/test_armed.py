@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.guard import armed, cli, install, saved
@@ -327,6 +327,29 @@ def test_a_change_that_is_not_well_is_over_at_once_and_one_that_is_waits(world: 
     with pytest.raises(GuardError, match="is not confirmed yet"):
         arming.carry(ill, paths, back)
     assert world.old.read_text() == "new"
+
+
+def test_a_disk_that_is_full_leaves_what_was_not_changed_and_says_where(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, arming = files.atomic_write, Arming(world.guard(), lambda: None, 60)
+
+    def full(path: Path, *rest: Any) -> None:
+        if path.parent == world.old.parent:
+            raise OSError(28, "No space left on device", str(path))
+        write(path, *rest)
+
+    monkeypatch.setattr(files, "atomic_write", full)
+    with pytest.raises(TakenBack, match=r"No space left on device: '(.*)old\.conf'\nThe old state is back\."):
+        arming.carry(world.change, [world.old, world.new, world.link], [])
+    assert world.is_old()
+    assert arming.waiting() == {}
+
+    def half() -> None:
+        world.old.write_text("half")
+        raise OSError("it does not start")
+
+    with pytest.raises(TakenBack, match=r"it does not start\nnot all of the old state is back: (.*)old\.conf(.*)again in 60 s"):
+        arming.carry(half, [world.old], [])
+    assert arming.waiting()["txn"] == arming.txn
 
 
 def test_a_host_without_applications_says_so(capsys: pytest.CaptureFixture[str]) -> None:

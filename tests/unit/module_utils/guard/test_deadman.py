@@ -40,10 +40,26 @@ def test_arms_a_transient_timer() -> None:
     bus = Bus(0)
     Timer(bus, Still(), "slipway-shop-deadman").arm(120, ["/usr/local/sbin/slipway", "recover", "shop", "--deadline"], "why")
     assert bus.calls[0] == ["systemctl", "stop", "slipway-shop-deadman.timer", "slipway-shop-deadman.service"]
-    command = bus.calls[1]
+    command = bus.calls[2]
     assert command[:2] == ["systemd-run", "--unit=slipway-shop-deadman"]
     assert {"--on-active=120.0s", "--timer-property=AccuracySec=100ms", "--collect"} <= set(command)
     assert command[-4:] == ["/usr/local/sbin/slipway", "recover", "shop", "--deadline"]
+
+
+@pytest.mark.parametrize(("insist", "due"), [(False, ["970.5"]), (True, ["970.5", "975.5"])])
+def test_is_due_by_the_start_of_systemd_so_that_no_daemon_reload_puts_it_off(insist: bool, due: list[str]) -> None:
+    class Started(Bus):
+        def run(self, argv: Sequence[str], *rest: object, **more: object) -> Result:
+            found = super().run(argv)
+            return Result(0, "150500000\n", "") if "--property=UserspaceTimestampMonotonic" in argv else found
+
+    class Later(Still):
+        def monotonic(self) -> float:
+            return 1001.0
+
+    bus = Started(0)
+    Timer(bus, Later(), "t").arm(120, ["true"], "why", insist)
+    assert [word for word in bus.calls[-1] if word.startswith("--on-")] == [f"--on-startup={moment}s" for moment in due]
 
 
 def test_waits_for_an_earlier_one_to_end() -> None:

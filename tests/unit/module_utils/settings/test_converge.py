@@ -246,7 +246,7 @@ def test_a_guarded_change_is_final_when_it_has_been_proven(tmp_path, guarded):
     assert not [call for call in host.calls if call[0] == "systemd-run"]
 
 
-@pytest.mark.parametrize("left", range(7))
+@pytest.mark.parametrize("left", range(8))
 def test_a_guarded_run_that_is_killed_is_taken_back_by_its_host(tmp_path, guarded, left):
     host = Mortal()
     host.left = left
@@ -255,8 +255,8 @@ def test_a_guarded_run_that_is_killed_is_taken_back_by_its_host(tmp_path, guarde
         guarded(host)
     host.left = -1
     armed = guard.record() is not None
-    assert armed == (left in (2, 3, 4))  # before it is armed nothing changes, and then it is final
-    if left < 2:
+    assert armed == (left in (3, 4, 5))  # before it is armed nothing changes, and then it is final
+    if left < 3:
         assert steps(tmp_path) == ["old"]
     guard.revert(reason="not confirmed")
     if armed:
