@@ -57,8 +57,9 @@ def slipway_problems(hostvars: Mapping[str, Any], hosts: Sequence[str], name: st
         if found.get("unreachable"):
             reason = str(found.get("msg", "")).rstrip(".")
             lines.append(f"{host}: cannot be reached: {reason}. Check ansible_host, ansible_user and the key")
-        elif found.get("failed"):
-            lines.append(f"{host}: could not be looked at: {found.get('msg', '')}")
+        elif found and "problems" not in found:  # the module ended before its answer; the task itself never counts as failed
+            last = str(found.get("module_stderr", "")).strip().rpartition("\n")[2]
+            lines.append(f"{host}: could not be looked at: {found.get('msg', '')}{f' ({last})' if last else ''}")
         lines += [f"{host}: {problem}" for problem in found.get("problems", [])]
     return lines
 
