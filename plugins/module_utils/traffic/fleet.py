@@ -233,7 +233,7 @@ def failures(results: Mapping[str, Optional[Mapping[str, Any]]], silent_too: boo
     found = []
     for host, result in sorted(results.items()):
         if result is None or result.get("unreachable"):
-            found += [f"{host}: did not answer"] if silent_too else []
+            found += [f"{host}: did not answer, or failed before, as told above"] if silent_too else []
         elif result.get("failed"):
             found.append(f"{host}: {result.get('msg', 'failed')}")
     return found

@@ -53,7 +53,7 @@ def test_a_choice_without_one_of_the_hosts_is_a_problem(silent):
 
 def test_failures_may_leave_out_silent_hosts():
     results = {"web1": {"failed": True, "msg": "no"}, "web2": None}
-    assert fleet.slipway_failures(results) == ["web1: no", "web2: did not answer"]
+    assert fleet.slipway_failures(results) == ["web1: no", "web2: did not answer, or failed before, as told above"]
     assert fleet.slipway_failures(results, False) == ["web1: no"]
 
 

@@ -207,7 +207,12 @@ RESULTS = {
 
 
 def test_failures_of_every_host():
-    assert fleet.failures(RESULTS) == ["a: port taken", "b: did not answer", "c: did not answer", "f: failed"]
+    assert fleet.failures(RESULTS) == [
+        "a: port taken",
+        "b: did not answer, or failed before, as told above",
+        "c: did not answer, or failed before, as told above",
+        "f: failed",
+    ]
     assert fleet.failures(RESULTS, silent_too=False) == ["a: port taken", "f: failed"]
     assert fleet.failures({"d": {}, "e": {"skipped": True}}) == []
 
