@@ -24,6 +24,7 @@ UNREADABLE = "its template, lookup or vault secret fails"
 
 # The controlling process imports this file before it forks the first worker.
 preload.filters()
+preload.sources()
 preload.collect_rarely()
 
 

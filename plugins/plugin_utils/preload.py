@@ -9,13 +9,25 @@ tasks' own work on the controller. What the controlling process has loaded is th
 
 from __future__ import annotations
 
+import ast
+import functools
 import gc
+import sys
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Union
 
+from ansible.executor import module_common
 from ansible.plugins.loader import filter_loader
+from ansible_collections.slipway.server.plugins.module_utils.settings import proof, readback
 
 FILTERS = ("ansible.builtin.combine", "slipway.server.slipway_results")
 """One of each collection is enough: the others lie beside it and are loaded along."""
+OWN = "ansible_collections.slipway.server.plugins.module_utils."
+SOURCES = ("ansible.module_utils.", *(f"{OWN}{folder}." for folder in ("guard", "health", "host", "settings")))
+"""Beginnings of the names of what most modules import."""
+LOADED = (proof, readback)
+"""With them nearly all of that is loaded."""
 RARELY = (100_000, 50, 100)
 """Thresholds of `gc`: new objects before a search among them, such searches before one among older ones, and so on."""
 
@@ -33,3 +45,21 @@ def collect_rarely() -> None:
     """
     gc.freeze()
     gc.set_threshold(*RARELY)
+
+
+@functools.cache
+def parsed(source: Union[str, bytes]) -> Any:
+    """The tree of a source."""
+    return compile(source, "<module>", "exec", ast.PyCF_ONLY_AST)
+
+
+def _compile(source: Any, filename: Any, mode: str, flags: int = 0) -> Any:
+    return parsed(source) if flags == ast.PyCF_ONLY_AST else compile(source, filename, mode, flags)
+
+
+def sources(names: Iterable[str] = SOURCES) -> None:
+    """Parse what modules bring along, as far as it is loaded here, and have Ansible use that: it would parse it for each task."""
+    module_common.compile = _compile
+    for name, module in list(sys.modules.items()):
+        if name.startswith(tuple(names)) and getattr(module, "__file__", None):
+            parsed(Path(str(module.__file__)).read_bytes())

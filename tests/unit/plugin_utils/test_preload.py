@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from ansible.executor import module_common
+from ansible.module_utils import basic
 from ansible_collections.slipway.server.plugins.plugin_utils import preload
 
 
@@ -27,3 +31,19 @@ def test_what_is_loaded_is_not_searched_for_garbage_again() -> None:
 def test_garbage_is_still_collected() -> None:
     preload.collect_rarely()
     assert gc.isenabled()
+
+
+def test_what_is_parsed_here_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_common, "compile", compile, raising=False)
+    preload.sources()
+    before = preload.parsed.cache_info()
+    source = Path(str(basic.__file__)).read_bytes()
+    assert isinstance(module_common.compile(source, "basic.py", "exec", ast.PyCF_ONLY_AST), ast.Module)
+    assert preload.parsed.cache_info().misses == before.misses
+    assert preload.parsed.cache_info().hits > before.hits
+
+
+def test_what_is_to_run_is_compiled_as_ever() -> None:
+    space: dict[str, int] = {}
+    exec(preload._compile("x = 1", "x.py", "exec"), space)
+    assert space["x"] == 1
