@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
@@ -36,6 +37,7 @@ def remove(host: Ufw, ssh_ports: Sequence[int], check_mode: bool = False, arming
     outcome.faults = ["the firewall of this collection is in force"]
     outcome.before = _text(active(live.tables), {str(each.path): each.before.content for each in changes})
     outcome.after = _text(_starts(specs, live.files), {str(each.path): each.after.content for each in changes})
+    outcome.words = _opened(live.tables)
     if check_mode:
         return outcome
 
@@ -74,6 +76,18 @@ def _closed(tables: Mapping[int, kernel.Table]) -> bool:
         if chains[0].policy in ("DROP", "REJECT") or chains[1].rules:
             return True
     return False
+
+
+def _opened(tables: Mapping[int, kernel.Table]) -> list[str]:
+    """What anybody reaches once Docker's own chain is as Docker makes it."""
+    rules = [
+        rule for table in tables.values() for rule in table.get("DOCKER", kernel.Chain()).rules if rule.endswith("-j ACCEPT")
+    ]
+    ports = sorted({int(found.group(1)) for rule in rules for found in [re.search(r"--dport (\d+)", rule)] if found})
+    if not ports:
+        return []
+    text = f"containers that publish their port {', '.join(map(str, ports))} are reached from everywhere without it"
+    return [f"{text}; publish on 127.0.0.1 what is for this host"]
 
 
 def _open_containers(host: Ufw) -> None:

@@ -433,7 +433,12 @@ def test_taken_away_leaves_the_bytes_of_before(host):
 def test_taken_away_opens_what_containers_publish(host):
     ufw.Ufw(host, host.root).apply(build([{"port": 443}]), [22])
     host.calls.clear()
-    ufw_remove.remove(ufw.Ufw(host, host.root), [22])
+    assert ufw_remove.remove(ufw.Ufw(host, host.root), [22], check_mode=True).words == []
+    host.tables["iptables"] += "\n-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 8081 -j ACCEPT"
+    done = ufw_remove.remove(ufw.Ufw(host, host.root), [22])
+    assert [word.partition(" are reached from everywhere")[0] for word in done.words] == [
+        "containers that publish their port 8081"
+    ]
     assert [call for call in host.calls if "DOCKER-USER" in call and call.startswith("iptables")] == [
         "iptables -F DOCKER-USER",
         "iptables -A DOCKER-USER -j RETURN",
