@@ -37,5 +37,8 @@ def recall(earlier: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     plain = isinstance(earlier, dict) and isinstance(names, list) and isinstance(optional, list)
     if not plain or arguments.get("state", "present") != "present" or not {*names, *optional} <= set(earlier.get("asked", ())):
         return {}
-    versions = {name: earlier["versions"][name] for name in [*names, *optional] if name in earlier["versions"]}
-    return {"changed": False, "versions": versions, "asked": [*names, *optional], "packages_changed": []}
+    asked = [*names, *optional]
+    versions = {name: earlier["versions"][name] for name in asked if name in earlier["versions"]}
+    # Whoever asks learns that a package is new, though an earlier task has installed it.
+    new = [name for name in earlier.get("packages_changed", ()) if name in asked]
+    return {"changed": False, "versions": versions, "asked": asked, "packages_changed": new}

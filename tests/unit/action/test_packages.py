@@ -13,6 +13,11 @@ def test_an_earlier_result_answers_without_a_change():
     assert (found["changed"], found["packages_changed"], found["asked"]) == (False, [], ["docker.io", "docker-cli"])
 
 
+def test_a_package_that_an_earlier_task_has_installed_is_still_new():
+    found = recall({**EARLIER, "packages_changed": ["nginx", "nginx-common"]}, {"names": ["nginx", "docker.io"]})
+    assert (found["changed"], found["packages_changed"]) == (False, ["nginx"])
+
+
 @pytest.mark.parametrize(
     ("earlier", "arguments"),
     [
