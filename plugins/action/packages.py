@@ -8,8 +8,12 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.slipway.server.plugins.plugin_utils import preload
 
 REGISTERED = "slipway_packages"
+
+# Most roles begin with it: what comes after finds everything loaded.
+preload.once()
 
 
 class ActionModule(ActionBase):

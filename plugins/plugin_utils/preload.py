@@ -63,3 +63,11 @@ def sources(names: Iterable[str] = SOURCES) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith(tuple(names)) and getattr(module, "__file__", None):
             parsed(Path(str(module.__file__)).read_bytes())
+
+
+@functools.cache
+def once() -> None:
+    """All of it; for files that the controlling process imports before it forks the first worker that needs it."""
+    filters()
+    sources()
+    collect_rarely()
