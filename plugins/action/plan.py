@@ -23,6 +23,7 @@ from ansible_collections.slipway.server.plugins.plugin_utils import arguments, p
 UNREADABLE = "its template, lookup or vault secret fails"
 
 # The controlling process imports this file before it forks the first worker.
+preload.filters()
 preload.once()
 
 

@@ -67,7 +67,6 @@ def sources(names: Iterable[str] = SOURCES) -> None:
 
 @functools.cache
 def once() -> None:
-    """All of it; for files that the controlling process imports before it forks the first worker that needs it."""
-    filters()
+    """Parse what modules share and keep it; for files that the controlling process imports before it forks a worker."""
     sources()
     collect_rarely()
