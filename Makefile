@@ -39,7 +39,7 @@ search: $(VENV)/.made ## Property tests with new random examples, ROUNDS=20 time
 	@for round in $$(seq $(or $(ROUNDS),20)); do HYPOTHESIS_PROFILE=search python -m pytest -q -x -m hypothesis tests/unit; done
 
 .PHONY: scenarios
-scenarios: $(VENV)/.made ## Every Molecule scenario, a few at a time
+scenarios: $(VENV)/.made ## Every Molecule scenario, two at a time
 	@python -m tests.scenarios
 
 .PHONY: test
