@@ -31,7 +31,7 @@ demo-down: $(VENV)/.made ## Remove what `make demo` made
 	@python -m tests.fleet down demo
 
 .PHONY: check
-check: $(VENV)/.made ## Lint and unit tests, in under a minute
+check: $(VENV)/.made ## Lint and unit tests, in about a minute and a half
 	@python -m tests.check
 
 .PHONY: search
