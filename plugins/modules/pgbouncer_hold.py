@@ -46,10 +46,6 @@ options:
     description: Seconds in which running transactions have to end.
     type: float
     default: 5
-  wait:
-    description: Seconds in which this is tried again, while clients go on in between. For the first of several poolers only.
-    type: float
-    default: 0
   port:
     description: Port of the pooler, part of its socket's name.
     type: int
@@ -111,7 +107,6 @@ SPEC = {
     "config": {"type": "path", "default": "/etc/pgbouncer/pgbouncer.ini"},
     "seconds": {"type": "float", "default": 60},
     "pause": {"type": "float", "default": 5},
-    "wait": {"type": "float", "default": 0},
     "port": {"type": "int", "default": 6432},
     "os_user": {"type": "str", "default": "postgres"},
 }
@@ -126,7 +121,7 @@ def act(module: AnsibleModule, hold: Hold, there: bool) -> bool:
         return there and wanted["state"] == "held"
     if wanted["state"] == "released":
         return hold.release()
-    hold.take(wanted["pause"], wanted["wait"])
+    hold.take(wanted["pause"])
     return True
 
 

@@ -29,8 +29,10 @@ options:
     description:
       - C(ready) changes nothing; it waits until nothing stands against a restart and says in RV(due) whether one is to be made.
         For poolers on other hosts, which are held in between (M(slipway.server.pgbouncer_hold)).
+      - C(serving) comes after a restart that was cut off. It waits until the server answers, and lets the clients of the pooler
+        on this host go in any case.
     type: str
-    choices: [restarted, ready]
+    choices: [restarted, ready, serving]
     default: restarted
   policy:
     description: C(now), C(never), or C(window) for the times in O(windows) on the host's own clock.
@@ -51,7 +53,7 @@ options:
     type: float
     default: 5
   wait:
-    description: Seconds to wait for them, and for the pooler, before giving up.
+    description: Seconds to wait for them, for the pooler, and with C(serving) for the server, before giving up.
     type: float
     default: 60
   pause:
@@ -142,7 +144,7 @@ from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql
 
 SPEC = {
     "version": {"type": "str", "default": ""},
-    "state": {"type": "str", "choices": ["restarted", "ready"], "default": "restarted"},
+    "state": {"type": "str", "choices": ["restarted", "ready", "serving"], "default": "restarted"},
     "policy": {"type": "str", "choices": ["now", "window", "never"], "default": "now"},
     "windows": {"type": "list", "elements": "str", "default": []},
     "force": {"type": "bool", "default": False},
@@ -171,8 +173,10 @@ def main() -> None:
         cluster = Cluster(runner, wanted["version"] or only_version(), clock)
         console = Console(runner, port=wanted["pooler_port"], os_user=wanted["pooler_os_user"])
         restart = Restart(cluster, [Hold(console, clock, wanted["hold"])], clock)
-        only_wait = wanted["state"] == "ready" and not module.check_mode
-        done = restart.wait(request) if only_wait else restart.run(request, act=not module.check_mode)
+        if module.check_mode or wanted["state"] == "restarted":
+            done = restart.run(request, act=not module.check_mode)
+        else:
+            done = restart.wait(request) if wanted["state"] == "ready" else restart.recover(request.wait)
     except GaveUp as error:
         left = cluster.observe()
         module.fail_json(

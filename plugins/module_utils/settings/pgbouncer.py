@@ -17,6 +17,7 @@ LOOKUP = "SELECT uname, phash FROM pgbouncer.user_lookup($1)"
 PREPARED_SINCE = (1, 21)
 POOL_MODES = ("session", "transaction", "statement")
 TLS_REQUIRED = ("remote", "all", "none")
+COUNTED = re.compile(r".*_(?:backlog|conn|connections|delay|lifetime|retry|size|statements|timeout)")
 
 
 def _words(text: str) -> frozenset[str]:
@@ -214,15 +215,17 @@ def problems(wanted: Wanted, live: frozenset[str] = frozenset(), ceiling: int = 
     `live`: the settings that a running one names itself, when there is one. `ceiling`: descriptors that this host grants
     to a service at most, 0 when unknown.
     """
-    found = [f"pgbouncer_settings.{name}: {what}" for name, what in name_problems(wanted.settings, wanted.version, live)]
+    found = [f"pgbouncer_settings.{name}: {what}" for name, what in setting_problems(wanted.settings, wanted.version, live)]
     found += _mode_problems(wanted) + _tls_problems(wanted)
     found += _entry_problems("pgbouncer_databases", wanted.databases, DATABASE_SINCE, wanted)
     found += _entry_problems("pgbouncer_users", wanted.users, {**USER_SINCE, "password": (1, 0)}, wanted)
     return found + _descriptor_problems(wanted, ceiling)
 
 
-def name_problems(declared: Mapping[str, Any], installed: str, live: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
-    """Each of the `declared` settings that this version does not have, or that is set elsewhere, and why."""
+def setting_problems(
+    declared: Mapping[str, Any], installed: str, live: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, str]]:
+    """Each of the `declared` settings that this version does not have or cannot read, or that is set elsewhere, and why."""
     wanted = Wanted(installed)
     known = KNOWN | frozenset(SINCE) | frozenset(MANAGED) | live
     for given, value in declared.items():
@@ -235,6 +238,14 @@ def name_problems(declared: Mapping[str, Any], installed: str, live: frozenset[s
             yield given, _too_old(wanted, name, SINCE)
         if "\n" in text(value):
             yield given, "holds a line break; write it in one line"
+        elif name == "pool_mode" and text(value) not in POOL_MODES:
+            yield given, f"is no way to pool; choose from {', '.join(POOL_MODES)}"
+        elif (
+            name in known
+            and COUNTED.fullmatch(name)
+            and not re.fullmatch(r"\d+(?:\.\d+)?|", "" if value is None else text(value))
+        ):
+            yield given, "is not a number; write a plain one, times in seconds"
 
 
 def _has(wanted: Wanted, name: str, since: Mapping[str, tuple[int, ...]], live: frozenset[str] = frozenset()) -> bool:
@@ -256,15 +267,14 @@ def _closest(name: str, known: Union[Sequence[str], frozenset[str]]) -> str:
 def _mode_problems(wanted: Wanted) -> list[str]:
     declared = settings(wanted)
     mode = declared["pool_mode"]
-    places = [("pgbouncer_settings", {"pool_mode": mode})]
-    places += [(f"pgbouncer_databases[{index}]", dict(entry)) for index, entry in enumerate(wanted.databases)]
+    places = [(f"pgbouncer_databases[{index}]", dict(entry)) for index, entry in enumerate(wanted.databases)]
     places += [(f"pgbouncer_users[{index}]", dict(entry)) for index, entry in enumerate(wanted.users)]
     found = [
         f"{where}.pool_mode: `{text(entry['pool_mode'])}` is none of {', '.join(POOL_MODES)}"
         for where, entry in places
         if entry.get("pool_mode") and text(entry["pool_mode"]) not in POOL_MODES
     ]
-    session = any(text(entry.get("pool_mode")) == "session" for _where, entry in places)
+    session = mode == "session" or any(text(entry.get("pool_mode")) == "session" for _where, entry in places)
     always = declared.get("server_reset_query_always", "0") not in ("0", "off", "no", "false")
     if declared.get("server_reset_query") and not session and not always:
         found.append(

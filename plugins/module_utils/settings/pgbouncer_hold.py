@@ -37,22 +37,12 @@ class Hold:
             raise
         return True
 
-    def take(self, timeout: float, wait: float = 0.0) -> None:
-        """Hold all clients once their transactions have ended; tried again for `wait` seconds while some are too long.
+    def take(self, timeout: float) -> None:
+        """Hold all clients once their transactions have ended.
 
         Raises PauseFailed when that takes longer than `timeout` seconds or another run holds them, ConsoleError when somebody
         else does, ArmingFailed without the timer; the pooler goes on in all these cases as it did before.
         """
-        until = self.clock.monotonic() + wait
-        while True:
-            try:
-                return self._take(timeout)
-            except PauseFailed as error:
-                if not error.blocking or self.clock.monotonic() >= until:
-                    raise
-            self.clock.sleep(2 * timeout)  # all others have to get on meanwhile
-
-    def _take(self, timeout: float) -> None:
         if self.timer.armed():
             raise PauseFailed(
                 f"pgbouncer on port {self.console.port}: its clients are held by another run, or by one that died, until"

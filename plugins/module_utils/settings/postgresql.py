@@ -166,9 +166,12 @@ def problems(settings: Mapping[str, str], server: Server) -> list[str]:
 
 
 def _advice(name: str, server: Server) -> str:
-    if name in REMOVED:
-        return REMOVED[name]
-    close = difflib.get_close_matches(name, server.parameters, n=1, cutoff=0.75)
+    return REMOVED.get(name) or closest(name, server.parameters)
+
+
+def closest(name: str, parameters: Mapping[str, Parameter]) -> str:
+    """What somebody may have meant who wrote `name`."""
+    close = difflib.get_close_matches(name, parameters, n=1, cutoff=0.75)
     return f"did you mean `{close[0]}`?" if close else "see the manual's list of settings"
 
 

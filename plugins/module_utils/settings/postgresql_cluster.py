@@ -25,6 +25,7 @@ from ..host.state import observe
 from . import manifest, sandbox_seen, sandboxed
 from . import postgresql as conf
 from . import postgresql_others as others
+from .postgresql_making import Making
 from .psql import Psql, SqlError, running_port
 from .taken import Taken
 
@@ -190,9 +191,14 @@ class Cluster:
 
     def ensure(self, wanted: Wanted, check_mode: bool = False) -> Outcome:
         """Bring the cluster to `wanted`; raises ClusterError with the old bytes back and the server as it was."""
-        fresh = not (self.etc / "postgresql.conf").exists()
+        making = Making(self.runner, self.clock, self.version, self.etc, self.data_directory(), self.state)
+        fresh = making.due()
         if fresh and not check_mode:
-            self._make()
+            if not (self.library / "bin" / "postgres").exists():
+                raise ClusterError(f"there is no cluster {self.version}/main; install the package postgresql-{self.version}")
+            failed = making.make()
+            if failed:
+                raise ClusterError(failed)
         outcome = Outcome(changes=self._plan(wanted))
         if fresh and check_mode:
             return outcome
@@ -230,18 +236,6 @@ class Cluster:
         outcome.live, outcome.pending = live, self.waiting(live)
         outcome.shadowed = live.shadowed(tuple(wanted.settings))
         return outcome
-
-    def _make(self) -> None:
-        """Make the cluster as the package does, but do not start it: its first start is with its own settings already."""
-        if not (self.library / "bin" / "postgres").exists():
-            raise ClusterError(f"there is no cluster {self.version}/main; install the package postgresql-{self.version}")
-        # In a unit of its own: whoever kills this run leaves a whole cluster, and none that was half made.
-        unit = f"slipway-createcluster-{self.version}"
-        argv = ["systemd-run", "--wait", "--quiet", "--collect", f"--unit={unit}", "pg_createcluster", self.version, "main"]
-        made = self.runner.run(argv, timeout=300)
-        if not made.ok:
-            said = self.runner.run(["journalctl", "--unit", unit, "--lines=12", "--output=cat"]).out.strip()
-            raise ClusterError(f"pg_createcluster {self.version} main failed: {made.text()}\n{said}")
 
     def _take_over(self, taken: Taken, wanted: Wanted, live: Optional[Live]) -> list[str]:
         """Keep what is to be changed for the first time; says what of it somebody had set."""

@@ -190,6 +190,28 @@ class Restart:
             outcome.waits_for = tuple(self._old(request.longest))
         return outcome
 
+    def recover(self, wait: float) -> Outcome:
+        """After a restart that was cut off: wait until the server answers, and let clients go in any case.
+
+        Raises ClusterError when it does not answer within `wait` seconds.
+        """
+        outcome = Outcome()
+        deadline = self.clock.monotonic() + wait
+        try:
+            live = self.cluster.settle()
+            while live is None and self.clock.monotonic() < deadline:
+                self.clock.sleep(0.2)
+                live = self.cluster.settle()
+        finally:
+            self._let_go([hold for hold in self.holds if hold.there()], outcome)
+        if live is None:
+            raise ClusterError(
+                f"{self.cluster.unit} does not answer {wait:g} s after a restart that was cut off; its clients are let go."
+                f" Start it, or run the role `postgresql`. Its last log lines:\n{self.cluster.last_lines()}"
+            )
+        outcome.pending = self.cluster.waiting(live)
+        return outcome
+
     def _psql(self) -> Psql:
         return Psql(self.cluster.runner, self.cluster.version, running_port(self.cluster.data_directory()) or 5432)
 
@@ -264,12 +286,20 @@ class Restart:
                 taken.append(hold)
             yield
         finally:
-            for hold in taken:
-                try:
-                    if not hold.release():
-                        outcome.notes.append(f"the timer let clients of the pooler go after {hold.seconds:g} s, before the end")
-                except ConsoleError as error:
-                    outcome.notes.append(f"{error}; {hold.timer.unit}.timer goes on trying")
+            early = len(taken) - self._let_go(taken, outcome)
+            if early:
+                outcome.notes.append(f"timers let clients of {early} pooler(s) go before the end")
+
+    def _let_go(self, holds: Sequence[Hold], outcome: Outcome) -> int:
+        """Let clients go; how many poolers held theirs, or may do so still."""
+        held = 0
+        for hold in holds:
+            try:
+                held += hold.release()
+            except ConsoleError as error:
+                outcome.notes.append(f"{error}; {hold.timer.unit}.timer goes on trying")
+                held += 1
+        return held
 
     def _guard(self) -> None:
         """Also when this process dies a server that does not come up gets its old settings, and that before clients go on."""

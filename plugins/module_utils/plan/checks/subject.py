@@ -124,14 +124,3 @@ def whole(value: Any) -> int:
     """A whole number as declared; 0 when it is none."""
     text = str(value).strip()
     return int(text) if text.lstrip("-").isdigit() else 0
-
-
-def is_size(text: str) -> bool:
-    """True for what PostgreSQL reads as a size, whose units are spelled exactly so, and for -1."""
-    found = _SIZE.fullmatch(text)
-    return text.strip() == "-1" or (found is not None and found.group(2) in (None, "B", "kB", "MB", "GB", "TB"))
-
-
-def is_duration(text: str) -> bool:
-    """True for what seconds can read, and for -1."""
-    return text.strip() == "-1" or _DURATION.fullmatch(text) is not None

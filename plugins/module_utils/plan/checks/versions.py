@@ -5,48 +5,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Optional
 
-from ...settings import pgbouncer
-from ...settings.postgresql import MANAGED, REMOVED
+from ...settings import pgbouncer, postgresql
+from ...settings import postgresql_known as known
 from ..model import Check
 from ..sizing import version
-from .subject import Subject, is_duration, is_size, whole
+from .subject import Subject, whole
 
 LEAST_POSTGRESQL = 14
 PREPARED = (1, 21)  # pgbouncer's changelog
-SINCE = {  # release notes of 15 to 18
-    "reserved_connections": 16,
-    "transaction_timeout": 17,
-    "summarize_wal": 17,
-    "io_method": 18,
-    "io_workers": 18,
-    "io_max_concurrency": 18,
-    "autovacuum_worker_slots": 18,
-}
 VALUES_SINCE = {("wal_compression", "lz4"): 15, ("wal_compression", "zstd"): 15}
-SIZES = (
-    "shared_buffers",
-    "effective_cache_size",
-    "work_mem",
-    "maintenance_work_mem",
-    "autovacuum_work_mem",
-    "max_wal_size",
-    "min_wal_size",
-    "wal_keep_size",
-    "max_slot_wal_keep_size",
-)
-DURATIONS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "checkpoint_timeout", "archive_timeout")
-NUMBERS = (
-    "max_connections",
-    "superuser_reserved_connections",
-    "reserved_connections",
-    "max_worker_processes",
-    "max_parallel_workers",
-    "autovacuum_max_workers",
-    "max_wal_senders",
-    "max_replication_slots",
-)
 _REMOVED_IN = re.compile(r"\b(?:in|since) (\d+)")
 
 
@@ -89,12 +58,12 @@ def _pooler_settings(subject: Subject) -> Iterator[Check]:
     declared: Mapping[str, Any] = subject.host.overrides.get("pgbouncer_settings", {})
     if "pgbouncer_nofile" not in subject.variables or not declared:
         return
-    faults = dict(pgbouncer.name_problems(declared, subject.facts.pgbouncer))
+    faults = dict(pgbouncer.setting_problems(declared, subject.facts.pgbouncer))
     for name, value in declared.items():
         what, _sign, remedy = faults.get(name, "known; ").partition("; ")
         yield subject.check(
             "settings",
-            f"{name} is a setting of pgbouncer {subject.facts.pgbouncer}".rstrip(),
+            f"{name} is a setting of pgbouncer {subject.facts.pgbouncer}".rstrip() + " and its value can be read",
             name not in faults,
             f"{name} = {value}",
             what,
@@ -118,9 +87,9 @@ def _postgresql(subject: Subject) -> Iterator[Check]:
     )
     settings: Mapping[str, Any] = subject.variables.get("postgresql_settings", {})
     for name, value in settings.items():
-        needed = SINCE.get(name) or VALUES_SINCE.get((name, str(value)), 0)
+        needed = known.SINCE.get(name) or VALUES_SINCE.get((name, str(value)), 0)
         if needed:
-            what = name if name in SINCE else f"{name}={value}"
+            what = name if name in known.SINCE else f"{name}={value}"
             yield subject.check(
                 "versions",
                 f"{what} needs PostgreSQL >= {needed}",
@@ -134,13 +103,9 @@ def _postgresql(subject: Subject) -> Iterator[Check]:
 
 def _settings(subject: Subject) -> Iterator[Check]:
     major = (version(subject.facts.postgresql) or (0,))[0]
-    settings: Mapping[str, Any] = subject.host.overrides.get("postgresql_settings", {})
-    wrong = []
-    for name, value in settings.items():
-        remedy = _unknown(name, major) or _unreadable(name, str(value))
-        if remedy:
-            wrong.append((name, str(value), remedy))
-    if settings and not wrong:
+    settings = postgresql.texts(subject.host.overrides.get("postgresql_settings", {}))
+    faults = {name: fault for name, value in settings.items() if (fault := _fault(name, value, major))}
+    if settings and not faults:
         yield subject.check(
             "settings",
             "declared settings have known names and readable values",
@@ -150,32 +115,40 @@ def _settings(subject: Subject) -> Iterator[Check]:
             "postgresql_settings",
             "",
         )
-    for name, value, remedy in wrong:
+    for name, (what, remedy) in faults.items():
         yield subject.check(
             "settings",
             f"{name} is a setting of PostgreSQL {major or LEAST_POSTGRESQL} and its value can be read",
             False,
-            f"{name} = {value}",
-            "no such setting" if _unknown(name, major) else "a readable value",
+            f"{name} = {settings[name]}",
+            what,
             f"postgresql_settings {name}",
             remedy,
         )
 
 
+def _fault(name: str, value: str, major: int) -> Optional[tuple[str, str]]:
+    """What is wrong with a setting, and its remedy. Of versions newer than what is known here the server is asked later."""
+    unknown = _unknown(name, major)
+    parameter = known.PARAMETERS.get(name)
+    if unknown:
+        return "no such setting", unknown
+    if parameter is None:
+        newer = "." in name or name in known.SINCE or major > known.NEWEST
+        return None if newer else ("no such setting", postgresql.closest(name, known.PARAMETERS))
+    if parameter.context == "internal":
+        return "no such setting", "leave it out: it is fixed when the server is built or the cluster is made"
+    try:
+        postgresql.canonical(value, parameter)
+    except ValueError as error:
+        return None if parameter.vartype == "enum" and major > known.NEWEST else ("a readable value", str(error))
+    return None
+
+
 def _unknown(name: str, major: int) -> str:
-    if name in MANAGED:
-        return MANAGED[name]
-    text = REMOVED.get(name, "")
+    if name in postgresql.MANAGED:
+        return postgresql.MANAGED[name]
+    text = postgresql.REMOVED.get(name, "")
     gone = _REMOVED_IN.search(text)
     # Names that were removed later than the oldest supported version are fine before that.
     return "" if gone and int(gone.group(1)) > max(major, LEAST_POSTGRESQL) else text
-
-
-def _unreadable(name: str, value: str) -> str:
-    if name in SIZES and not is_size(value):
-        return "write a number and one of kB, MB, GB, TB"
-    if name in DURATIONS and not is_duration(value):
-        return "write a number and one of ms, s, min, h, d"
-    if name in NUMBERS and not value.strip().isdigit():
-        return "write a whole number"
-    return ""

@@ -124,6 +124,13 @@ MORE: list[tuple[str, Raw]] = [
     ("settings", postgresql(lock_timeout="soon")),
     ("settings", postgresql(max_connections="many")),
     ("settings", postgresql(port=5433)),
+    ("settings", postgresql(work_memm="64MB")),
+    ("settings", postgresql(wal_level="full")),
+    ("settings", postgresql(statement_timeout="5GB")),
+    ("settings", postgresql(hash_mem_multiplier=0.5)),
+    ("settings", postgresql(server_version="17")),
+    ("settings", db1(pgbouncer_settings={"pool_mode": "transactions"})),
+    ("settings", db1(pgbouncer_settings={"server_idle_timeout": "10min"})),
     ("versions", postgresql(wal_compression="lz4")),
     ("wal-disk", with_group(postgresql(max_slot_wal_keep_size=-1), "replica", "web2")),
     ("standby", with_group(postgresql(max_wal_senders=2), "replica", "web2")),
@@ -142,6 +149,24 @@ def test_a_removed_name_is_fine_where_the_server_still_has_it() -> None:
     raw = postgresql(old_snapshot_threshold=-1)
     assert "settings" not in violated(raw, db1=old)
     assert "settings" in violated(raw)
+
+
+def test_settings_of_a_newer_server_are_left_to_it() -> None:
+    newest = facts(8192, 4, postgresql="18.1", pgbouncer="1.25.0")
+    found = violated(postgresql(io_method="io_uring", file_copy_method="clone", wal_compression="zstd"), db1=newest)
+    assert "settings" not in found
+    assert "versions" not in found
+
+
+def test_what_people_write_is_readable() -> None:
+    settings = {
+        "Work_Mem": "64MB",
+        "jit": False,
+        "checkpoint_timeout": "15min",
+        "pg_stat_statements.max": 1,
+        "log_lock_waits": None,
+    }
+    assert "settings" not in violated(postgresql(**settings, random_page_cost=1.1, vacuum_cost_delay="2ms", fsync="on"))
 
 
 def test_promises_that_are_kept() -> None:

@@ -131,7 +131,7 @@ def test_everything_is_refused_at_once():
     users = [{"name": "u", "query_timeout": 5}]
     found = "\n".join(p.problems(p.Wanted("1.18.0", settings, databases, users=users)))
     for says in (
-        "settings.pool_mode: `transactions` is none of",
+        "settings.pool_mode: is no way to pool",
         "md5 and plain are refused",
         "did you mean `default_pool_size`",
         "databases[0].pool_mode",

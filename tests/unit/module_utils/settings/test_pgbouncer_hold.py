@@ -97,20 +97,6 @@ def test_busy_transactions_leave_the_pooler_as_it_was(hold, pooler):
     assert pooler.paused
 
 
-def test_busy_transactions_are_waited_for_while_others_go_on(hold, pooler):
-    pooler.busy = 2
-    hold.take(5, wait=60)
-    assert pooler.log == ["arm", "pause", "resume", "disarm"] * 2 + ["arm", "pause"]
-    assert hold.clock.at == 20.0
-
-
-def test_waiting_for_busy_transactions_has_an_end(hold, pooler):
-    pooler.busy = 100
-    with pytest.raises(PauseFailed, match="goes on as before"):
-        hold.take(5, wait=25)
-    assert (pooler.paused, pooler.armed, hold.clock.at) == (False, False, 30.0)
-
-
 def test_the_timer_stays_when_a_pause_could_not_be_taken_back(hold, pooler):
     pooler.busy = pooler.refuses = 1
     with pytest.raises(ConsoleError, match="shutting down"):

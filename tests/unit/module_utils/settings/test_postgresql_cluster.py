@@ -7,6 +7,7 @@ import getpass
 import json
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.clock import Clock
@@ -64,13 +65,16 @@ class Server(Runner):
         if "--check" in argv:
             self.calls.append("check")
             return Result(1, "", "FATAL: no memory") if self.refuses else Result(0, "", "")
-        if argv[0] == "systemd-run" and "pg_createcluster" in argv:
+        if argv[0] == "systemd-run" and "pg_createcluster 15 main" in argv[-1]:
             self.calls.append("create")
             (self.etc / "conf.d").mkdir(parents=True)
+            Path(argv[-1].split()[-1]).unlink(missing_ok=True)
             (self.etc / "postgresql.conf").write_text(f"data_directory = '{self.data}'\n")
             for name in ("pg_hba.conf", "pg_ident.conf"):
                 (self.etc / name).write_text("of the package\n")
             return Result(0, "", "")
+        if argv[:2] == ["systemctl", "is-active"] and "createcluster" in argv[-1]:
+            return Result(3, "", "")
         if argv[0] == "systemctl":
             if argv[1] == "show":
                 return Result(0, "", "")
@@ -335,21 +339,20 @@ def test_a_cluster_that_is_missing_is_made_and_its_first_start_needs_no_other(ba
     assert not cluster.ensure(wanted()).changed
 
 
-def test_a_new_cluster_that_does_not_take_its_settings_runs_without_them(bare):
+@pytest.mark.parametrize(
+    ("breaks", "settings", "says"),
+    [
+        ("refuses", {"wal_keep_segments": "64"}, "wal_keep_segments"),
+        ("dies", {"max_connections": "666"}, "The old files are back; the server answers"),
+    ],
+)
+def test_a_new_cluster_that_does_not_take_its_settings_runs_without_them(bare, breaks, settings, says):
     cluster, server = bare
-    server.refuses = True
-    with pytest.raises(ClusterError, match="wal_keep_segments"):
-        cluster.ensure(wanted(wal_keep_segments="64"))
+    setattr(server, breaks, True)
+    with pytest.raises(ClusterError, match=says):
+        cluster.ensure(wanted(**settings))
     assert server.running
     assert server.drop_in == {}
-
-
-def test_a_new_cluster_that_dies_of_its_settings_runs_without_them(bare):
-    cluster, server = bare
-    server.dies = True
-    with pytest.raises(ClusterError, match="The old files are back; the server answers"):
-        cluster.ensure(wanted(max_connections="666"))
-    assert server.running
     assert (server.etc / "pg_hba.conf").read_text() == "of the package\n"
 
 

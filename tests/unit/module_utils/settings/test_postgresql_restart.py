@@ -314,3 +314,18 @@ def test_a_server_that_is_down_is_not_restarted(database):
     database.alive = False
     with pytest.raises(ClusterError, match="does not answer; start it"):
         restart(database).run(Request())
+
+
+def test_clients_go_on_once_a_server_whose_restart_was_cut_off_answers(database):
+    hold, answers = FakeHold(database.log), [None, None, SimpleNamespace(pending=())]
+    hold.held, database.settle = True, lambda: answers.pop(0)
+    done = restart(database, hold).recover(10)
+    assert (done.pending, answers, database.log, hold.held) == ((), [], ["release"], False)
+
+
+def test_a_server_that_does_not_come_back_is_told_and_clients_go_on(database):
+    database.alive = False
+    broken = FakeHold(database.log, breaks=ConsoleError("refused"))
+    with pytest.raises(ClusterError, match=r"does not answer 10 s after a restart that was cut off(.|\n)*FATAL"):
+        restart(database, broken, FakeHold(database.log)).recover(10)
+    assert database.log == ["release", "release"]
