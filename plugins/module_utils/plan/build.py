@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import app_host as description
-from . import checks, firewall, poolers, redis, sizing, standbys, updates
+from . import checks, firewall, former, poolers, redis, sizing, standbys, updates
 from .database import Databases
 from .held import Held
 from .model import App, Check, Facts, Host, Inventory, Plan, Problem, Row
@@ -306,7 +306,7 @@ def build(inventory: Inventory, facts: Mapping[str, Facts]) -> Plan:
     chosen = {host.name: str(host.overrides.get("postgresql_version") or "") for host in inventory.hosts}
     facts = {name: replace(one, postgresql=chosen.get(name) or one.postgresql) for name, one in facts.items()}
     builder = Builder(inventory, facts)
-    builder.problems += standbys.disagreements(inventory, facts)
+    builder.problems += standbys.disagreements(inventory, facts) + former.problems(inventory, facts)
     hosts = {host.name: builder.host(host) for host in inventory.hosts}
     found = [check for host in inventory.hosts if host.name in facts for check in builder.check(host, hosts)]
     return Plan(hosts=hosts, checks=tuple(found), rows=tuple(builder.rows), problems=tuple(builder.problems))

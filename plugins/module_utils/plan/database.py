@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from . import checks, firewall, poolers, sizing
+from . import checks, firewall, former, poolers, sizing
 from .model import POSTGRESQL_PORT, App, Facts, Host, Inventory, Problem
 
 SOCKETS = "/var/run/postgresql"
@@ -76,7 +76,7 @@ class Databases:
                 for app in apps
                 if app.database
             ),
-            "postgresql_hba": self._hba(host, primary, apps),
+            "postgresql_hba": self._hba(host, primary, (*apps, *self._former(apps))),
             "postgresql_pooler_user": "pgbouncer_auth" if asked else "",
         }
         if host == primary:
@@ -198,6 +198,8 @@ class Databases:
                 here = sum(self.fleet.processes(app, name) * app.threads * sizing.instances(app, name) for name in app.hosts())
                 here += sum(sizing.worker_threads(app, name) for name in app.everywhere())
                 threads[app.database.name] = threads.get(app.database.name, 0) + here
+                for other in self._former((app,)):
+                    threads.setdefault(other.database.name, here)  # type: ignore[union-attr]
         declared = host.overrides.get("pgbouncer_settings", {})
         count, cores = max(1, len(self.poolers(server))), self.fleet.facts[server.name].cores
         found = []
@@ -215,6 +217,9 @@ class Databases:
                 }
             )
         return found
+
+    def _former(self, apps: Iterable[App]) -> tuple[App, ...]:
+        return tuple(other for app in apps for other in former.apps(app, self.fleet.facts))
 
     def _hba(self, host: Host, primary: Host, apps: tuple[App, ...]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

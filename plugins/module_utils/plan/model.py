@@ -361,7 +361,7 @@ class Facts:
 
     `pooler`: whether a pgbouncer listens. `cluster`: the PostgreSQL that is there. `apps`: the applications that are described,
     `ran`: those of which it has started a release.
-    `standing`: by app and slot, what runs: `members`, `instances`, `kind`.
+    `standing`: by app and slot, what runs: `members`, `instances`, `kind`, `database` (name and user).
     """
 
     memory_mb: int

@@ -3,17 +3,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, Optional
+from urllib.parse import unquote, urlsplit
 
 from .config import Instance, Runtime, Slot
 from .records import SlotState
 
+ADDRESS = re.compile(r"""^DATABASE_URL=["']?(.+?)["']?$""", re.MULTILINE)
 
-def saved(runtime: Runtime, slot: Slot) -> dict[str, object]:
-    """For the record of a slot that was just started."""
-    return {"runtime": asdict(runtime), "instances": [asdict(instance) for instance in slot.instances]}
+
+def saved(runtime: Runtime, slot: Slot, environment: str) -> dict[str, object]:
+    """For the record of a slot that was just started, with `environment` as the text of a file."""
+    found = {"runtime": asdict(runtime), "instances": [asdict(instance) for instance in slot.instances]}
+    return {**found, "database": database(environment)}
+
+
+def database(environment: str) -> Optional[dict[str, str]]:
+    """Name and user of the database that an environment leads to."""
+    found = ADDRESS.search(environment)
+    try:
+        url = urlsplit(found.group(1) if found else "")
+    except ValueError:
+        return None
+    name, user = unquote(url.path.lstrip("/")), unquote(url.username or "")
+    return {"name": name, "user": user} if name and user else None
 
 
 def started(known: Optional[SlotState]) -> Optional[tuple[Runtime, tuple[Instance, ...]]]:

@@ -14,7 +14,7 @@ from ..health.gate import GateReport
 from ..health.process import LOG_LINES, Identity, Watcher
 from . import drain, moves, places
 from .config import App, DrainLimits, Runtime, Slot
-from .docker import DockerDriver
+from .docker import DockerDriver, environment_of
 from .drivers import Artifact, Driver, Place
 from .errors import SlipwayError
 from .host import Host
@@ -135,7 +135,9 @@ class Slots:
         now = self.host.clock.now()
         state = "active" if here else "staged"
         proven = _who(self.host, driver)
-        started = places.saved(self.app.runtime, slot) if slot.managed and self.app.runtime is not None else None
+        started = None
+        if slot.managed and self.app.runtime is not None:
+            started = places.saved(self.app.runtime, slot, environment_of(self.host, self.app.runtime))
         self.records.save_slot(SlotState(slot.name, state, artifact.release, exact, wanted, now, proven=proven, place=started))
         self.records.remember("started", slot=slot.name, release=artifact.release, artifact=exact, owner=request.owner)
         return {**result, "artifact": exact, "gate": report.as_dict()}

@@ -20,7 +20,7 @@ PLACE = ("name", "address", "port")
 
 
 def look(root: Path = Path("/")) -> dict[str, dict[str, Any]]:
-    """By app and managed slot: `members` as edges reach it, `instances` of this host, `kind` of its runtime here."""
+    """By app and managed slot: `members` as edges reach it, here `instances`, `kind` of runtime, and name and user of `database`."""
     layout = Layout(root)
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(layout.apps.glob("*.json")):
@@ -45,6 +45,7 @@ def _standing(slot: Mapping[str, Any], record: Mapping[str, Any], runtime: Mappi
         "members": [str(member) for member in slot.get("members") or []],
         "instances": [{key: one.get(key) for key in PLACE} for one in instances if isinstance(one, Mapping)],
         "kind": str(_mapping(place.get("runtime")).get("kind") or runtime.get("kind") or ""),
+        "database": dict(_mapping(place.get("database"))),
     }
 
 

@@ -22,18 +22,21 @@ def test_an_edge_tells_the_slot_that_it_sends_requests_to(tmp_path: Path) -> Non
     assert look(tmp_path) == {}, "no release was ever proven"
     write(tmp_path, f"{STATE}/traffic.json", {"releases": {"green": "v2"}})
     write(tmp_path, f"{STATE}/flags/green", "")
-    assert look(tmp_path) == {"shop": {"green": {"members": ["10.0.0.1:3010", "10.0.0.2:3010"], "instances": [], "kind": ""}}}
+    assert look(tmp_path) == {
+        "shop": {"green": {"members": ["10.0.0.1:3010", "10.0.0.2:3010"], "instances": [], "kind": "", "database": {}}}
+    }
 
 
 def test_a_host_tells_what_runs_as_it_was_started(tmp_path: Path) -> None:
     write(tmp_path, "etc/slipway/apps/shop.json", {**CONFIG, "edge": False, "runtime": {"kind": "docker"}})
     started = {"name": "shop@blue-1.service", "address": "10.0.0.1", "port": 3000, "number": 1}
-    place = {"runtime": {"kind": "systemd"}, "instances": [started]}
+    place = {"runtime": {"kind": "systemd"}, "instances": [started], "database": {"name": "old", "user": "shop"}}
     write(tmp_path, f"{STATE}/slots/blue.json", {"state": "standby", "place": place})
     write(tmp_path, f"{STATE}/slots/green.json", {"state": "stopped", "place": place})
     found = look(tmp_path)["shop"]
     assert list(found) == ["blue"]
     assert found["blue"]["kind"] == "systemd"
+    assert found["blue"]["database"] == {"name": "old", "user": "shop"}
     assert found["blue"]["instances"] == [{"name": "shop@blue-1.service", "address": "10.0.0.1", "port": 3000}]
 
 
