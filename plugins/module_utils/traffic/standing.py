@@ -20,7 +20,7 @@ PLACE = ("name", "address", "port")
 
 
 def look(root: Path = Path("/")) -> dict[str, dict[str, Any]]:
-    """By app and managed slot: `members` as edges reach it, here `instances`, `kind` of runtime, and name and user of `database`."""
+    """By app and managed slot: `members` as edges reach it, here `instances`, `kind` of runtime, `database` (name and user)."""
     layout = Layout(root)
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(layout.apps.glob("*.json")):

@@ -39,5 +39,5 @@ def test_another_user_needs_no_second_pool() -> None:
 def test_with_a_standby_a_database_may_change_and_a_user_may_not() -> None:
     assert refused(pair(), running("before", "spotik")) == []
     (line,) = refused(pair(), running("spotik_production", "before"))
-    assert "slipway_apps.spotik.database.user: is `spotik`, but a slot that runs logs in as `before`" in line
+    assert "slipway_apps.spotik.database.user: is `spotik`, but a slot that runs is `before`" in line
     assert "Keep `before`" in line
