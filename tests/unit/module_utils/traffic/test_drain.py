@@ -42,8 +42,9 @@ def replicas(tmp_path: Path) -> World:
     return prepared(tmp_path, edge=False)
 
 
-def prepared(root: Path, edge: bool) -> World:
+def prepared(root: Path, edge: bool, **limits: float) -> World:
     config = copy.deepcopy(described({"kind": "systemd", "unit": "shop@{slot}-{n}.service", "root": "/opt/shop"}, edge))
+    config["drain"] = limits
     for slot, port in (("blue", 3000), ("green", 3010)):
         config["slots"][slot]["instances"] = [
             {"name": f"shop@{slot}-{n}.service", "address": "10.0.0.1", "port": port + n - 1} for n in (1, 2, 3)
@@ -326,7 +327,7 @@ def test_starting_a_release_in_a_draining_slot_ends_the_drain(replicas: World) -
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_or_restarted_anywhere_the_drain_goes_on(tmp_path: Path, after: bool) -> None:
     for at in range(1, 60):
-        world = prepared(tmp_path / str(at), edge=False)
+        world = prepared(tmp_path / str(at), edge=False, http=6, websockets=30, pace=12)
         world.clock.advance(100)
         world.machine.open = {3000: {"a"}, 3001: {"b"}, 3002: {"c"}}
         fuse = world.blow(at, after)
@@ -343,7 +344,7 @@ def test_killed_or_restarted_anywhere_the_drain_goes_on(tmp_path: Path, after: b
         run(world)
         assert (alive(world), kept(world).state) == ([], "stopped"), at
         assert alive(world, "green") == [1, 2, 3]
-        assert world.clock.passed - begun < 2 * 360
+        assert world.clock.passed - begun < 2 * 90
         if ended:
             return
     raise AssertionError("the fuse was never long enough")
