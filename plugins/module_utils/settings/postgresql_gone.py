@@ -10,7 +10,10 @@ from pathlib import Path
 from ..host import files as disk
 from .converge import ConvergeError, Transaction, plan, put
 from .postgresql_cluster import Cluster, ClusterError, Outcome
+from .psql import Psql, SqlError, running_port
 from .taken import STATE, Taken
+
+SLOTS = "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'physical' ORDER BY 1;"
 
 
 def version(given: str, state: Path = STATE) -> str:
@@ -21,6 +24,19 @@ def version(given: str, state: Path = STATE) -> str:
     raise ClusterError(
         f"this host has several clusters that were taken over ({', '.join(kept)}); say which one by postgresql_version"
     )
+
+
+def _refuse_followed(cluster: Cluster) -> None:
+    """A standby would lose its way in, and its slot would keep WAL without the limit that goes, until the disk is full."""
+    try:
+        slots = Psql(cluster.runner, cluster.version, running_port(cluster.data_directory()) or 5432).must(SLOTS)
+    except SqlError as error:
+        raise ClusterError(f"nothing was changed; {error}") from error
+    if slots:
+        raise ClusterError(
+            f"nothing was changed; standbys follow this server: {', '.join(slots)}. Take them away first, then have"
+            " their slots dropped: SELECT pg_drop_replication_slot('…')"
+        )
 
 
 def let_go(cluster: Cluster, check_mode: bool = False) -> Outcome:
@@ -34,6 +50,8 @@ def let_go(cluster: Cluster, check_mode: bool = False) -> Outcome:
     texts = [(c.path, disk.read_text(c.path), c.after.content if c.after.kind == "file" else None) for c in changes]
     outcome = Outcome(changes=texts, words=back.words())
     live = cluster.observe()
+    if live is not None and changes:
+        _refuse_followed(cluster)
     outcome.live, outcome.pending = live, cluster.waiting(live) if live else ()
     if check_mode:
         return outcome

@@ -44,6 +44,7 @@ class Server(Runner):
         self.running, self.loaded, self.calls = False, 10.0, []
         self.effective: dict[str, str] = {}
         self.elsewhere: list[list[str]] = []
+        self.slots: list[str] = []
         self.refuses = self.dies = self.hangs = False
 
     @property
@@ -87,6 +88,8 @@ class Server(Runner):
             self.loaded += 0 if self.hangs else 1e12
             self.effective["work_mem"] = self.drop_in.get("work_mem", "")
             return Result(0, "", "")
+        if "pg_replication_slots" in data:
+            return Result(0, "\n".join(self.slots), "")
         if "ORDER BY seqno\n" in data and "jsonb_agg" not in data:
             return Result(0, "\n".join(map(json.dumps, self.elsewhere)), "")
         return Result(0, json.dumps(self.answer()), "") if self.running else Result(2, "", "no server")

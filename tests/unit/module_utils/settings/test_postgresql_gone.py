@@ -46,6 +46,16 @@ def test_rules_that_the_server_finds_wrong_leave_ours(world):
     assert (cluster.etc / "pg_hba.conf").read_text() == "hba\n"
 
 
+def test_a_server_that_standbys_follow_is_not_let_go(world):
+    cluster, server = world
+    cluster.ensure(wanted())
+    server.slots = ["db2", "db3"]
+    for check in (True, False):
+        with pytest.raises(ClusterError, match="nothing was changed; standbys follow this server: db2, db3"):
+            g.let_go(cluster, check_mode=check)
+    assert cluster.drop_in.exists()
+
+
 def test_which_cluster_is_meant(tmp_path):
     assert g.version("", tmp_path) == ""
     (tmp_path / "originals" / "postgresql-15").mkdir(parents=True)
