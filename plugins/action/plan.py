@@ -64,12 +64,12 @@ class ActionModule(ActionBase):
             result.update(hosts=demands(inventory, authorities))
             return result
         plan = build(inventory, facts)
-        result.update(hosts=plan.hosts, checks=[asdict(check) for check in plan.checks], table=[asdict(row) for row in plan.rows])
         playing = set(variables.get("ansible_play_hosts_all", raw.groups.get("all", ())))
         found_problems = [problem.line() for problem in (*problems, *plan.problems)]
         violated = [check.line() for check in plan.violations() if check.host in playing]
         if found_problems or (violated and options["enforce"]):
             return self._failed(result, "plan", found_problems + violated)
+        result.update(hosts=plan.hosts, checks=[asdict(check) for check in plan.checks], table=[asdict(row) for row in plan.rows])
         return result
 
     def _failed(self, result: dict[str, Any], what: str, lines: list[str]) -> dict[str, Any]:

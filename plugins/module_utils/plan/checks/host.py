@@ -35,7 +35,8 @@ def _memory(subject: Subject) -> Iterator[Check]:
         f"{size.total_mb()} MB ({', '.join(parts)})",
         f"{size.memory_mb} MB",
         f"slipway_apps.{app}.processes, replicas or memory" if app else "the host's memory",
-        "run fewer processes, move a role to another host, or give the host more memory",
+        "run fewer processes, declare what an instance needs (slipway_apps memory) where it is less than assumed,"
+        " move a role to another host, or give the host more memory",
     )
     pages = subject.kernel("vm.nr_hugepages", 0)
     if pages:
