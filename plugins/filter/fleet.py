@@ -98,7 +98,8 @@ def slipway_app_secret_files(entries: Mapping[str, Any], apps: Mapping[str, Any]
 
 def slipway_app_directories(apps: Mapping[str, Any]) -> list[dict[str, str]]:
     """The directories that the apps of a host need, as directories for converge."""
-    found = [{"path": "/etc/slipway"}, {"path": "/etc/slipway/apps"}, {"path": "/etc/slipway/env", "mode": "0700"}]
+    found = [{"path": path} for path in ("/etc/slipway", "/etc/slipway/apps", "/var/lib/slipway")]
+    found += [{"path": "/etc/slipway/env", "mode": "0700"}]
     for name, app in sorted(apps.items()):
         found += [{"path": f"/var/lib/slipway/{name}"}]
         if app.get("edge"):
@@ -112,7 +113,7 @@ def slipway_app_checks(apps: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What has to be true on a host of these apps, as checks for readback."""
     found: list[dict[str, Any]] = [
         {"kind": "unit", "unit": "slipway-recover.service", "properties": {"UnitFileState": "enabled"}},
-        {"kind": "command", "argv": [COMMAND, "status"], "what": "slipway status"},
+        {"kind": "command", "argv": [COMMAND, "status", "--check"], "what": "slipway status --check"},
     ]
     for app in (apps[name] for name in sorted(apps)):
         found += [{"kind": "file", "path": path, "mode": "0600", "owner": "root"} for path in env.paths(app)]

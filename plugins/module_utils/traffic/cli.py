@@ -39,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
 
-    command("status", "Show slots, releases, what waits for confirmation, and the last event.", every=True)
+    status = command("status", "Show slots, releases, what waits for confirmation, and the last event.", every=True)
+    status.add_argument("--check", action="store_true", help="only tell where requests do not go as the flags say; 1 when so")
     back = command("rollback", "Move traffic back to the slot before, or take back what is not confirmed.")
     back.add_argument("--to", default=rollback.PREVIOUS, metavar="SLOT", help="another slot than the one before")
     back.add_argument("--reason", metavar="TEXT", help="why; marks the release as bad")
@@ -147,6 +148,10 @@ def _status(options: argparse.Namespace, host: Host) -> int:
         print("No application is described on this host.")
         return OK
     data = reports[0] if options.app is not None else reports
+    if options.check:
+        found = [f"{report['app']}: {report['trouble']}." for report in reports if report["trouble"]]
+        _say(options, data, "\n".join(found) or "Requests go where the flags say.")
+        return FAILED if found else OK
     return _say(options, data, "\n".join(line for report in reports for line in status.lines(report)))
 
 

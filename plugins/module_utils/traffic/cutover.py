@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from . import moves, recovery, slots
+from . import moves, recovery, served, slots
 from .config import App
 from .errors import Busy, SlipwayError
 from .host import Host
@@ -81,13 +81,21 @@ class Cutover:
         if active == request.to:
             raise SlipwayError(f"slot {active} of {self.app.name} has the traffic on {self.app.host}: no candidate starts there.")
         self._refuse_unknown_places(request.to)
-        changed = spare == request.to
+        stays = spare if spare != request.to else None
+        changed = tx is None and bool(self.flags.plan(active, stays))
         if changed and write:
             what = f"{request.owner} preparing slot {request.to} of {self.app.name}"
             with self.host.lock(self.app.name).held(what, self.app.one_step):
                 self.host.leases(self.app.name).check(request.txn)
-                self.flags.drop_spare(request.to)
+                self.flags.switch(active, stays)
+        self._refuse_other_slot(request.to)
         return {"changed": changed, "outcome": "prepared", "from": active, "to": request.to, "txn": request.txn}
+
+    def _refuse_other_slot(self, name: str) -> None:
+        """Raises SlipwayError when nginx may send requests to the slot, whatever the flags say: it must not be stopped."""
+        found = served.astray(self.host, self.app)
+        if found is not None:
+            raise SlipwayError(f"no candidate of {self.app.name} starts in slot {name}: on {self.app.host}, {found}.")
 
     def _refuse_unknown_places(self, name: str) -> None:
         """Raises SlipwayError when nginx has a site of this application that leads elsewhere for the slot."""

@@ -116,6 +116,21 @@ class Disk:
         """Create `path` and what is missing above it."""
         files.make_directories(path)
 
+    def shut(self, directory: Path) -> list[Path]:
+        """`directory` and the two above it, as far as not everybody may look for a name there."""
+        found = []
+        for path in (directory.parent.parent, directory.parent, directory):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mode & 0o005 != 0o005:
+                    found.append(path)
+        return found
+
+    def open_up(self, directory: Path) -> None:
+        """Have `directory`, where everybody may look for a name."""
+        files.make_directories(directory)
+        for path in self.shut(directory):
+            path.chmod(0o755)
+
     def names(self, directory: Path) -> list[str]:
         """Names of regular files in `directory`, sorted; empty when there is no such directory."""
         try:

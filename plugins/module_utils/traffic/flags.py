@@ -194,15 +194,8 @@ class Flags:
         """Move `percent` of the traffic to `target`, durably."""
         self._apply(plan_canary(self.order, self.present(), target, percent, spare))
 
-    def drop_spare(self, slot: str) -> bool:
-        """`slot` stands in no more; False when it did not."""
-        if SPARE + slot not in self.present():
-            return False
-        self._apply([Operation(False, SPARE + slot)])
-        return True
-
     def _apply(self, operations: Sequence[Operation]) -> SwitchTimes:
-        self.disk.make_directories(self.directory)
+        self.disk.open_up(self.directory)
         moved = durable = 0.0
         for index, operation in enumerate(operations):
             if operation.pause:

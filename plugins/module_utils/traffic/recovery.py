@@ -55,7 +55,10 @@ def recover(host: Host, app: App, fired: bool = False) -> Recovered:
     active = flags.active()
     tx = host.journal(app).pending()
     if tx is None:
-        return Recovered("nothing", "no transaction is open", active)
+        stray = bool(flags.plan(active, flags.spare()))
+        flags.switch(active, flags.spare())
+        said = "no transaction is open" + (": flags that none explains were removed" if stray else "")
+        return Recovered("tidied" if stray else "nothing", said, active, changed=stray)
     left = tx.deadline.left(host.machine.moment(host.clock)) if tx.deadline is not None else 0.0
     if fired and left > LATE and not tx.has("intent revert"):
         return Recovered("waiting", f"the run may go on for another {left:.0f} s", active, tx.txn, False, tx, left)

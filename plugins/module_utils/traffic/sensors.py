@@ -7,14 +7,15 @@ elsewhere what goes to the instance's own port, through nginx the health path al
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional
 
 from ..health import declared, probes, secrets
-from ..health.http import Expectation, HttpProbe, HttpTarget
-from ..health.model import Probe, ProbeResult
+from ..health.http import ERRORS, Expectation, HttpProbe, HttpTarget, fetch
+from ..health.model import Probe, ProbeResult, failure
 from ..health.probes import BadTarget, ConnectProbe, ProbeOptions, split_address
 from ..health.websocket import WebSocketProbe
 from ..health.wire import Place
@@ -25,7 +26,17 @@ from .gate import Further, Gate
 
 ANY = Expectation(status=tuple(range(200, 600)))
 SLOT_HEADER = "X-Slipway-Slot"
+EDGE_PATH, EDGE_TIMEOUT = "/.slipway/edge", 2.0
+"""What nginx answers by itself, and seconds for that."""
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The slot that nginx chose for a request: None when it did not answer (`detail`), empty when it does not tell."""
+
+    slot: Optional[str]
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,15 @@ class Sensors:
         target = HttpTarget(*self.edge, gate.path, headers, gate.method, tls=True, server_name=app.domain)
         expected = replace(gate.expected, headers={**gate.expected.headers, SLOT_HEADER: f"^{slot.name}$"})
         return self._parts(target, gate, expected, release, limit, ())
+
+    def chosen(self, app: App) -> Chosen:
+        """Which slot nginx of this host would send a request of the application to; no instance is asked."""
+        target = HttpTarget(*self.edge, EDGE_PATH, {"Host": app.domain}, tls=True, server_name=app.domain)
+        begun = time.monotonic()
+        try:
+            return Chosen(fetch(target, EDGE_TIMEOUT).headers.get(SLOT_HEADER.lower(), ""))
+        except ERRORS as error:
+            return Chosen(None, failure(error, begun, EDGE_TIMEOUT).detail)
 
     def _parts(
         self,

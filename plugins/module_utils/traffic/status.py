@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from . import drain
+from . import drain, served
 from .config import App, Slot
 from .errors import SlipwayError
 from .host import Host
@@ -50,6 +50,7 @@ def report(host: Host, app: App, history: int = 5) -> dict[str, object]:
         "slot_order": list(app.slot_order),
         "flags": flags.present() if app.edge else [],
         "unknown_flags": flags.unknown() if app.edge else [],
+        "trouble": served.trouble(host, app),
         "idle": [name for name in app.slot_order if name != active and app.slots[name].managed],
         "slots": {name: _slot(host, app, app.slots[name], active) for name in app.slot_order},
         "workers": Workers(host, app).report() if mine(app) else None,
@@ -102,6 +103,8 @@ def _state(app: App, slot: Slot, known: Optional[SlotState], active: Optional[st
 def lines(data: dict[str, object]) -> list[str]:
     """The same for a person."""
     text = [f"{data['app']}  https://{data['domain']}  on {data['host']}{' (edge)' if data['edge'] else ''}"]
+    if data["trouble"]:
+        text.append(f" ! {data['trouble']}.")
     slots = data["slots"]
     for name, slot in slots.items() if isinstance(slots, dict) else ():
         marker = ">" if slot["active"] else " "

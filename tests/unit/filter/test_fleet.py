@@ -94,7 +94,7 @@ def test_directories_and_checks_follow_what_a_host_does():
     checked = [check.get("what") or check.get("path") or check["unit"] for check in fleet.slipway_app_checks(APPS)]
     assert checked == [
         "slipway-recover.service",
-        "slipway status",
+        "slipway status --check",
         "/etc/slipway/env/shop.systemd.env",
     ]
 

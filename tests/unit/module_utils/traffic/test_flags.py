@@ -121,8 +121,6 @@ def test_spare_and_shares_on_disk(tmp_path: Path) -> None:
     assert (flags.active(), flags.share("b"), flags.spare(), flags.unknown()) == ("a", 25, "a", [])
     flags.switch("b", spare="a")
     assert flags.present() == ["b", "spare.a"]
-    assert flags.drop_spare("a")
-    assert not flags.drop_spare("a")
     flags.canary("a", 10)
     flags.switch("b")
     assert (flags.present(), flags.shares()) == (["b"], {"b": 100})

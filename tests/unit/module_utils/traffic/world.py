@@ -19,7 +19,7 @@ from ansible_collections.slipway.server.plugins.module_utils.traffic.host import
 from ansible_collections.slipway.server.plugins.module_utils.traffic.jury import Ruling
 from ansible_collections.slipway.server.plugins.module_utils.traffic.layout import Layout
 from ansible_collections.slipway.server.plugins.module_utils.traffic.machine import Machine
-from ansible_collections.slipway.server.plugins.module_utils.traffic.sensors import Sensors
+from ansible_collections.slipway.server.plugins.module_utils.traffic.sensors import Chosen, Sensors
 
 CONFIG: dict[str, Any] = {
     "schema": 1,
@@ -220,7 +220,7 @@ class FakeProbe:
 
 @dataclass
 class FakeSensors(Sensors):
-    """`well` says which slots answer; nginx serves what the flags say."""
+    """`well` says which slots answer; nginx serves what the flags say, unless it `sees` something else."""
 
     fuse: Fuse
     flags: Path
@@ -228,6 +228,7 @@ class FakeSensors(Sensors):
     well: dict[str, bool] = field(default_factory=dict)
     running: dict[str, str] = field(default_factory=dict)
     nginx: bool = True
+    sees: str = ""
     served: list[str] = field(default_factory=list)
 
     def _judge(self, slot: str, release: Optional[str]) -> ProbeResult:
@@ -255,6 +256,9 @@ class FakeSensors(Sensors):
         if now != slot:
             return ProbeResult(False, f"header X-Slipway-Slot is {now!r}")
         return self._judge(now, release)
+
+    def chosen(self, app: App) -> Chosen:
+        return Chosen(self.sees or self.serving()) if self.nginx else Chosen(None, "connection refused: nothing listens there")
 
     def through_edge(self, app: App, slot: Any, release: Optional[str], limit: Optional[float] = None) -> Any:
         return FakeProbe("nginx", self.fuse, lambda: self._through(slot.name, release))
