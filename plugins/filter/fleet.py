@@ -113,7 +113,12 @@ def slipway_app_checks(apps: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What has to be true on a host of these apps, as checks for readback."""
     found: list[dict[str, Any]] = [
         {"kind": "unit", "unit": "slipway-recover.service", "properties": {"UnitFileState": "enabled"}},
-        {"kind": "command", "argv": [COMMAND, "status", "--check"], "what": "slipway status --check"},
+        {
+            "kind": "command",
+            "argv": [COMMAND, "status", "--check"],
+            "what": "slipway status --check",
+            "remedy": "Do that on the host.",
+        },
     ]
     for app in (apps[name] for name in sorted(apps)):
         found += [{"kind": "file", "path": path, "mode": "0600", "owner": "root"} for path in env.paths(app)]

@@ -149,7 +149,7 @@ def _status(options: argparse.Namespace, host: Host) -> int:
         return OK
     data = reports[0] if options.app is not None else reports
     if options.check:
-        found = [f"{report['app']}: {report['trouble']}." for report in reports if report["trouble"]]
+        found = [f"{report['app']}: {report['trouble']}" for report in reports if report["trouble"]]
         _say(options, data, "\n".join(found) or "Requests go where the flags say.")
         return FAILED if found else OK
     return _say(options, data, "\n".join(line for report in reports for line in status.lines(report)))
@@ -221,9 +221,21 @@ def _recover_one(options: argparse.Namespace, host: Host, name: str) -> None:
             break
         host.clock.sleep(min(found.left, WAKE))  # the next step may have a deadline that comes earlier
     if not options.deadline:
+        _run_again(options, host, app)
         _workers_again(host, app, workers_to)
         for slot in recovery.rearm_retirements(host, app):
             print(f"{name}: slot {slot} will be stopped when its time is over.", file=sys.stderr)
+
+
+def _run_again(options: argparse.Namespace, host: Host, app: App) -> None:
+    """What has to run here and does not; all of it starts by itself after a restart, when all applications are recovered."""
+    from . import upkeep
+
+    with host.lock(app.name).held(f"recovery of {app.name}", 2.0):
+        for name in [] if options.all else upkeep.revive_active(host, app):
+            print(f"{app.name}: {name} did not run and was started.", file=sys.stderr)
+        for slot in upkeep.adopt(host, app):
+            print(f"{app.name}: slot {slot} ran without a record and is on standby now.", file=sys.stderr)
 
 
 def _move(options: argparse.Namespace, host: Host) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional, Protocol
@@ -86,3 +87,9 @@ class Driver(Protocol):
     def secrets(self) -> set[str]:
         """Strings that must not be shown."""
         ...
+
+
+def fingerprint(driver: Driver, artifact: Artifact) -> str:
+    """Changes with anything that needs a new start of one of its instances."""
+    parts = [place.fingerprint(artifact) for place in driver.places]
+    return hashlib.sha256("\0".join(parts).encode("ascii", errors="replace")).hexdigest()

@@ -9,7 +9,7 @@ import re
 import syslog
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -91,10 +91,10 @@ class Records:
         self.app = app
 
     def traffic(self) -> Traffic:
-        """From traffic.json; where that is lost, the releases that the history has, else an application would count as new."""
+        """From traffic.json; where that is lost, as the history tells, else an application would count as new."""
         document = self.disk.document(self.layout.traffic(self.app))
         if document is None:
-            return Traffic(None, None, self._confirmed())
+            return self._rebuilt()
         releases = document.get("releases")
         since = document.get("since")
         return Traffic(
@@ -106,9 +106,28 @@ class Records:
             document.get("rollback_allowed") is not False,
         )
 
-    def _confirmed(self) -> dict[str, str]:
-        moves = (one for one in self.history(WHOLE) if one.get("event") in ("confirmed", "adopted"))
-        return {str(one["to"]): str(one["release"]) for one in moves if one.get("to") and one.get("release")}
+    def _rebuilt(self) -> Traffic:
+        """As the history tells it: each move that came to stay, in its order."""
+        found = Traffic()
+        for one in self.history(WHOLE):
+            event, to, release = one.get("event"), _text(one.get("to")), _text(one.get("release"))
+            back = event == "rolled_back" and one.get("kind") == "rollback"
+            if to is None or not (back or event in ("confirmed", "failed", "adopted")):
+                continue
+            releases = {**found.releases, **({to: release} if release else {})}
+            if event == "adopted":
+                found = replace(found, active=to, releases=releases)
+                continue
+            before = None if back else _text(one.get("from"))
+            found = Traffic(to, before, releases, _text(one.get("txn")), None, one.get("rollback_allowed") is not False)
+        return found
+
+    def restore_traffic(self) -> None:
+        """Write the record again where it is lost, so that nobody has to read the whole history for it."""
+        if self.disk.document(self.layout.traffic(self.app)) is None:
+            found = self._rebuilt()
+            if found.releases:
+                self.save_traffic(found)
 
     def save_traffic(self, traffic: Traffic) -> None:
         """To traffic.json."""

@@ -55,6 +55,8 @@ def recover(host: Host, app: App, fired: bool = False) -> Recovered:
     active = flags.active()
     tx = host.journal(app).pending()
     if tx is None:
+        with moves.though_the_disk_is_full():
+            host.records(app.name).restore_traffic()
         stray = bool(flags.plan(active, flags.spare()))
         flags.switch(active, flags.spare())
         said = "no transaction is open" + (": flags that none explains were removed" if stray else "")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Optional
 
-from . import drain
+from . import drain, upkeep
 from .config import App, DrainLimits, Slot
 from .drain import Drain, Watch
 from .drivers import Driver
@@ -82,7 +82,8 @@ class Retirement:
     def _busy(self, known: SlotState) -> tuple[str, float]:
         """Requests come: a drain ends here, and everything begins again with a quiet time."""
         self._called_off(known, "new requests came to it")
-        self.slots.revive(self.slot, known)
+        if drain.load(known.drain) is not None:
+            upkeep.revive(self.host, self.app, self.slot, known)
         window = known.window or self.app.drain.idle * 2
         self.records.save_slot(replace(known, quiet_from=self.host.clock.now(), window=window, drain=None))
         again = max(min(window / 4, SELDOM), drain.LOOK)

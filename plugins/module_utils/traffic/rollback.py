@@ -183,9 +183,9 @@ class Rollback:
         """Start again what a drain has stopped of the slot on this host; seconds within which it has to be well."""
         slot, known = self.app.slot(name), self.records.slot(name)
         if known is not None and known.drain and slot.instances and slot.managed:
-            from .slots import Slots
+            from . import upkeep
 
-            if Slots(self.host, self.app).revive(slot, known):
+            if upkeep.revive(self.host, self.app, slot, known):
                 return slot.gate.rules.deadline
         return moves.BRIEF.deadline
 

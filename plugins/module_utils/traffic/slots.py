@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Optional
 
 from ..health import gate as gates
 from ..health import secrets
 from ..health.gate import GateReport
-from ..health.process import LOG_LINES, Identity, Watcher
+from ..health.process import LOG_LINES, Watcher
 from . import drain, moves, places
 from .config import App, DrainLimits, Runtime, Slot
 from .docker import DockerDriver, environment_of
-from .drivers import Artifact, Driver, Place
+from .drivers import Artifact, Driver, fingerprint
 from .errors import SlipwayError
 from .host import Host
+from .proven import alive, watcher, who
 from .records import SlotState, check_release
 from .units import ExternalDriver, UnitDriver
 
@@ -106,13 +106,13 @@ class Slots:
             return self._start(slot, driver, artifact, request, True)
 
     def _start(self, slot: Slot, driver: Driver, artifact: Artifact, request: Request, write: bool) -> dict[str, object]:
-        wanted = _fingerprint(driver, artifact)
+        wanted = fingerprint(driver, artifact)
         known = self.records.slot(slot.name) or SlotState(slot.name, "stopped")
         running = self.driver(slot)
-        alive = _alive(running)
-        same = known.release == artifact.release and len(alive) == len(driver.places)
+        living = alive(running)
+        same = known.release == artifact.release and len(living) == len(driver.places)
         here = self.active(request.active) == slot.name
-        if here and alive:
+        if here and living:
             return self._active(slot, running, known, artifact, wanted)
         lives = same and known.fingerprint == wanted and self._well(slot, driver, artifact.release) is None
         if lives and watcher(self.host, self.app, slot, driver, known).died() is None:
@@ -120,7 +120,7 @@ class Slots:
         result = {
             **self._result(slot, "active" if here else "staged", artifact.release),
             "changed": True,
-            "before": {"release": known.release, "state": known.state, "alive": len(alive)},
+            "before": {"release": known.release, "state": known.state, "alive": len(living)},
         }
         if not write:
             return result
@@ -134,7 +134,7 @@ class Slots:
             place.keep()
         now = self.host.clock.now()
         state = "active" if here else "staged"
-        proven = _who(self.host, driver)
+        proven = who(self.host, driver)
         started = None
         if slot.managed and self.app.runtime is not None:
             started = places.saved(self.app.runtime, slot, environment_of(self.host, self.app.runtime))
@@ -153,7 +153,7 @@ class Slots:
         # What is described otherwise by now goes to the idle slot, well or not: a changed password may be what it suffers from.
         stale = slot.held or (known.fingerprint is not None and known.fingerprint != wanted)
         wrong = None if stale else self._well(slot, driver, artifact.release)
-        if wrong is not None or (not stale and len(_alive(driver)) < len(driver.places)):
+        if wrong is not None or (not stale and len(alive(driver)) < len(driver.places)):
             raise SlipwayError(
                 f"slot {slot.name} of {self.app.name} has the traffic on {self.app.host} with {artifact.release}, but "
                 f"{wrong or 'not all of its instances run'}. Deploy {artifact.release} into another slot, or roll back."
@@ -164,7 +164,7 @@ class Slots:
         state = "active" if known.state == "active" else "staged"
         if write and known.state != state:
             self.host.retire_timer(self.app.name, slot.name).cancel()
-            self.records.save_slot(replace(known, state=state, retire_at=None, drain=None, proven=_who(self.host, driver)))
+            self.records.save_slot(replace(known, state=state, retire_at=None, drain=None, proven=who(self.host, driver)))
         return {**self._result(slot, state, known.release), "changed": known.state != state, "outdated": False}
 
     def _well(self, slot: Slot, driver: Driver, release: str) -> Optional[str]:
@@ -258,8 +258,9 @@ class Slots:
         slot = self.app.slot(request.slot)
         self._refuse_active(slot, request)
         known = self.records.slot(slot.name)
-        if known is None and not slot.managed and slot.instances:
-            known = SlotState(slot.name, "active", "external")
+        if known is None and slot.instances and (not slot.managed or alive(self.driver(slot))):
+            release = self.records.traffic().releases.get(slot.name) if slot.managed else "external"
+            known = SlotState(slot.name, "active", release)
         if known is None or known.state == "stopped":
             return {**self._result(slot, "stopped", None), "changed": False}
         after = self.app.standby if seconds is None else seconds
@@ -286,8 +287,7 @@ class Slots:
         self._refuse_active(slot, request)
         driver = self.driver(slot)
         known = self.records.slot(slot.name)
-        alive = _alive(driver)
-        changed = bool(alive) or (known is not None and known.state != "stopped")
+        changed = bool(alive(driver)) or (known is not None and known.state != "stopped")
         logs = _logs(driver) if changed else {}
         if write and changed:
             what = f"{request.owner} stopping slot {slot.name} of {self.app.name}"
@@ -327,19 +327,10 @@ class Slots:
     def serve_again(self, slot: Slot, known: SlotState) -> None:
         """The slot has the traffic again: no drain goes on, and instances that one stopped are started."""
         self.records.save_slot(replace(known, state="active", retire_at=None, drain=None))
-        self.revive(slot, known)
+        if drain.load(known.drain) is not None:
+            from . import upkeep
 
-    def revive(self, slot: Slot, known: SlotState) -> list[str]:
-        """Start the instances that a drain has stopped already; their names."""
-        if drain.load(known.drain) is None or known.state == "stopped" or known.release is None:
-            return []
-        driver = self.driver(slot)
-        missing = [place for place in driver.places if not place.process().identity().alive]
-        image = known.artifact if known.artifact and "@sha256:" in known.artifact else None
-        for place in missing:
-            place.start(Artifact(known.release, image))
-            place.keep()
-        return [place.instance.name for place in missing]
+            upkeep.revive(self.host, self.app, slot, known)
 
     def drain(self, request: Request, limits: DrainLimits, write: bool = True) -> dict[str, object]:
         """Have this host drain the slot and then stop it, from now on and whatever becomes of this process.
@@ -394,36 +385,10 @@ def watch(host: Host, app: App, slot: Slot) -> Watcher:
     return watcher(host, app, slot, Slots(host, app).driver(slot), host.records(app.name).slot(slot.name))
 
 
-def watcher(host: Host, app: App, slot: Slot, driver: Driver, known: Optional[SlotState]) -> Watcher:
-    """The same for one who has read the records. After a restart of the host they are other processes rightly.
-
-    So may they be where the release was confirmed on this edge before: what serves is restarted now and then.
-    """
-    found = [place.process() for place in driver.places]
-    proven = known.proven if known is not None and known.state in ("staged", "active") and slot.managed else None
-    if proven and known is not None and host.records(app.name).traffic().releases.get(slot.name) == known.release:
-        proven = None
-    if not proven or proven.get("boot") != host.machine.boot_id():
-        return Watcher(found)
-    told = proven.get("processes")
-    return Watcher(found, {name: Identity(**facts) for name, facts in told.items()} if isinstance(told, dict) else None)
-
-
-def _who(host: Host, driver: Driver) -> dict[str, object]:
-    """The processes of a slot, to be recognised until the next restart of the host."""
-    found = [place.process() for place in driver.places]
-    return {"boot": host.machine.boot_id(), "processes": {process.name: asdict(process.identity()) for process in found}}
-
-
 def _last_words(logs: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(
         f"Last {LOG_LINES} log lines of {name}:\n  " + ("\n  ".join(lines) or "(none)") for name, lines in logs.items()
     )
-
-
-def _alive(driver: Driver) -> list[Place]:
-    """Places whose process runs."""
-    return [place for place in driver.places if place.process().identity().alive]
 
 
 def _logs(driver: Driver) -> dict[str, list[str]]:
@@ -431,8 +396,3 @@ def _logs(driver: Driver) -> dict[str, list[str]]:
     hidden = driver.secrets()
     processes = [place.process() for place in driver.places]
     return {process.name: [secrets.mask(line, hidden) for line in process.logs()] for process in processes}
-
-
-def _fingerprint(driver: Driver, artifact: Artifact) -> str:
-    parts = [place.fingerprint(artifact) for place in driver.places]
-    return hashlib.sha256("\0".join(parts).encode("ascii", errors="replace")).hexdigest()

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from collections.abc import Mapping
+from typing import Any, Optional
 
 from . import drain, served
 from .config import App, Slot
@@ -22,6 +23,7 @@ def report(host: Host, app: App, history: int = 5) -> dict[str, object]:
     tx = journal.pending() if app.edge else None
     lease = host.leases(app.name).read()
     now = host.machine.moment(host.clock)
+    slots = {name: _slot(host, app, app.slots[name], active) for name in app.slot_order}
     waiting: Optional[dict[str, object]] = None
     if tx is not None:
         waiting = {
@@ -50,15 +52,26 @@ def report(host: Host, app: App, history: int = 5) -> dict[str, object]:
         "slot_order": list(app.slot_order),
         "flags": flags.present() if app.edge else [],
         "unknown_flags": flags.unknown() if app.edge else [],
-        "trouble": served.trouble(host, app),
+        "trouble": served.trouble(host, app) or _unkempt(app.name, slots, active, records.slots()),
         "idle": [name for name in app.slot_order if name != active and app.slots[name].managed],
-        "slots": {name: _slot(host, app, app.slots[name], active) for name in app.slot_order},
+        "slots": slots,
         "workers": Workers(host, app).report() if mine(app) else None,
         "transaction": waiting,
         "lease": None if lease is None else host.leases(app.name).describe(lease),
         "bad": records.bad(),
         "history": records.history(history),
     }
+
+
+def _unkempt(app: str, slots: Mapping[str, Any], active: Optional[str], known: Mapping[str, SlotState]) -> Optional[str]:
+    """What does not run here although it has the traffic, or runs without a record, and what to do; None when all is well."""
+    for name, slot in slots.items() if active is not None else ():
+        dead = [one["name"] for one in slot["instances"] if not one["alive"]]
+        if name == active and dead and slot["managed"] and name in known and known[name].state == "active":
+            return f"{', '.join(dead)} of slot {name}, which has the traffic, does not run. Run: slipway recover {app}"
+        if name != active and slot["managed"] and name not in known and len(dead) < len(slot["instances"]):
+            return f"slot {name} runs, but its record is lost, so that it would never end. Run: slipway recover {app}"
+    return None
 
 
 def _slot(host: Host, app: App, slot: Slot, active: Optional[str]) -> dict[str, object]:

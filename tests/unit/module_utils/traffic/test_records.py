@@ -162,6 +162,15 @@ def test_a_lost_record_of_the_traffic_does_not_make_an_application_new(world: Wo
         records.remember("confirmed", to=slot, release=release)
     records.remember("rolled_back", **{"from": "green", "to": "blue"}, release="v4")
     assert records.traffic().releases == {"blue": "v3", "green": "v2"}
+    records.remember("confirmed", **{"from": "blue", "to": "green"}, release="v5", txn="t5", rollback_allowed=False)
+    after = Traffic("green", "blue", {"blue": "v3", "green": "v5"}, "t5", None, False)
+    assert records.traffic() == after
+    records.restore_traffic()
+    assert world.layout.traffic("shop").exists()
+    assert records.traffic() == after
+    world.layout.traffic("shop").unlink()
+    records.remember("rolled_back", kind="rollback", **{"from": "green", "to": "blue"}, release="v3", txn="t6")
+    assert (records.traffic().active, records.traffic().previous) == ("blue", None)
     records.save_traffic(Traffic("blue", None, {"blue": "v1"}))
     assert records.traffic().releases == {"blue": "v1"}
 
