@@ -24,6 +24,10 @@ options:
     type: list
     elements: str
     required: true
+  keep_edge:
+    description: An edge that the application has left goes on sending requests elsewhere; only what runs of it here ends.
+    type: bool
+    default: false
   owner:
     description: Who does this, for the system log.
     type: str
@@ -67,6 +71,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "apps": {"type": "list", "elements": "str", "required": True},
+            "keep_edge": {"type": "bool", "default": False},
             "owner": {"type": "str", "default": "ansible"},
         },
         supports_check_mode=True,
@@ -76,13 +81,13 @@ def main() -> None:
     removed: list[str] = []
     try:
         for name in (name for name in module.params["apps"] if name in host.apps()):
-            done = Removal(host, host.app(name)).run(module.params["owner"], write=not module.check_mode)
+            done = Removal(host, host.app(name)).run(module.params["owner"], not module.check_mode, module.params["keep_edge"])
             ended += done.ended
             removed += done.removed
     except SlipwayError as error:
         module.fail_json(msg=str(error), ended=ended, removed=removed, **error.facts)
     before = "".join(f"{line}\n" for line in (*ended, *removed))
-    module.exit_json(changed=bool(removed), ended=ended, removed=removed, diff={"before": before, "after": ""})
+    module.exit_json(changed=bool(ended or removed), ended=ended, removed=removed, diff={"before": before, "after": ""})
 
 
 if __name__ == "__main__":

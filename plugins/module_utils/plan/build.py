@@ -117,8 +117,8 @@ class Builder:
         described = self.facts[host.name].apps if host.name in self.facts else ()
         gone = [name for name in described if name not in values["app_apps"]]
         values["app_absent"] = [name for name in gone if name in self.inventory.absent]
-        left = [app for app in self.inventory.apps if app.name in gone and not self.held.reached(host, self.members[app.name])]
-        values["app_left"] = [app.name for app in left]
+        left = [app for app in self.inventory.apps if app.name in gone or self.held.left(host, app)]
+        values["app_left"] = [app.name for app in left if not self.held.reached(host, self.members[app.name])]
         if docker:
             values["docker_bip"], values["docker_address_pool"] = firewall.docker_addresses(self.network)
         if host.has("edge"):

@@ -46,6 +46,11 @@ class Held:
         """Whether an edge still sends requests of an app to a host."""
         return any(member.rpartition(":")[0].strip("[]") == host.address for slot in members.values() for member in slot)
 
+    def left(self, host: Host, app: App) -> bool:
+        """Whether an edge that is no host of an app any more still has instances of it."""
+        runs = any(self.standing(host.name, app, slot).get("instances") for slot in app.slot_order())
+        return host.has("edge") and host.name not in app.hosts() and runs
+
     def instances(
         self, app: App, slot: str, host: Host, planned: list[dict[str, Any]], runs: bool, members: list[str]
     ) -> list[dict[str, Any]]:

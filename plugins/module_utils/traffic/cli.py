@@ -55,7 +55,10 @@ def parser() -> argparse.ArgumentParser:
     move.add_argument("--txn", metavar="ID", required=True, help="its name")
     retire = command("retire", "Drain a standby slot when its time is over, then stop it.")
     retire.add_argument("slot", metavar="SLOT")
-    retire.add_argument("--now", action="store_true", help="its time is over now")
+    retire.add_argument("--now", action="store_true", help="its time on standby is over now")
+    retire.add_argument(
+        "--within", type=float, metavar="SECONDS", help="with --now: close what is open then, WebSockets included"
+    )
     settle = command("settle", "After a rollback: mark the slot that has the traffic, keep the one that had it warm for a while.")
     settle.add_argument("--active", metavar="SLOT", required=True, help="the slot that has the traffic")
     settle.add_argument("--standby", metavar="SLOT", required=True, help="the slot that had it")
@@ -262,13 +265,14 @@ def _confirm(options: argparse.Namespace, host: Host) -> int:
 
 
 def _retire(options: argparse.Namespace, host: Host) -> int:
-    from .retire import Retirement
+    from .retire import Retirement, limits
     from .slots import Request, Slots
 
     app = host.app(options.app)
     retirement = Retirement(host, app, options.slot)
     if options.now:
-        Slots(host, app).drain(Request(options.slot, owner=_owner()), app.drain)
+        most = dict.fromkeys(("http", "websockets", "pace"), options.within)
+        Slots(host, app).drain(Request(options.slot, owner=_owner()), limits(app, most))
     said = ""
     while True:
         text, again = retirement.step()

@@ -12,6 +12,7 @@ from ..guard.deadman import Timer
 from .config import App, Runtime
 from .errors import SlipwayError
 from .host import Host
+from .proven import alive
 from .slots import Slots
 from .workers import STOPPED, Workers, mine
 
@@ -33,12 +34,15 @@ class Removal:
         self.site = host.layout.site(app.name)
         self.slots = [slot for slot in app.slots.values() if slot.managed]
 
-    def run(self, owner: str, write: bool = True) -> Removed:
+    def run(self, owner: str, write: bool = True, keep_edge: bool = False) -> Removed:
         """Do it, or with `write` false say what would be done; raises SlipwayError while something is under way.
 
-        One that was killed goes on when it is called again: the description goes last.
+        One that was killed goes on when it is called again: the description goes last. With `keep_edge` an edge goes on
+        sending requests to other hosts, and only the instances here end.
         """
         app, host = self.app, self.host
+        if keep_edge and app.edge:
+            return self._end_instances(owner, write)
         if not write:
             self._refuse()
             return self._told()
@@ -61,6 +65,21 @@ class Removal:
             host.runner.run(["systemctl", "daemon-reload"])
         host.records(app.name).log("removed", owner=owner, ended=told.ended)
         return told
+
+    def _end_instances(self, owner: str, write: bool) -> Removed:
+        """Of an edge that is no host of the application any more."""
+        slots, ended = Slots(self.host, self.app), []
+        with self.host.lock(self.app.name).held(f"{owner} ending {self.app.name} here", self.app.one_step):
+            for slot in (slot for slot in self.slots if slot.instances):
+                driver = slots.driver(slot)
+                running = [place.instance.name for place in alive(driver)]
+                if running and write:
+                    self._refuse()
+                    self.host.retire_timer(self.app.name, slot.name).cancel()
+                    slots.remove(slot)
+                    slots.end(slot, driver, owner)
+                ended += running
+        return Removed(sorted(ended), [])
 
     def _refuse(self) -> None:
         app = self.app

@@ -31,7 +31,7 @@ def look(root: Path = Path("/")) -> dict[str, dict[str, Any]]:
         live = {
             name: _standing(slot, records[name], _mapping(app.get("runtime")))
             for name, slot in slots.items()
-            if name == serving or records[name].get("state") in LIVE
+            if records[name].get("state") in LIVE or (name == serving and records[name].get("state") != "stopped")
         }
         if live:
             found[path.stem] = live

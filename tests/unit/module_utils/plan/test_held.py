@@ -57,6 +57,18 @@ def test_a_host_that_the_app_has_left_gets_no_requests_unless_nothing_else_runs(
     assert hosts["web1"]["app_apps"]["spotik"]["slots"]["blue"]["members"] == ["10.87.0.12:3000"]
 
 
+def test_an_edge_that_the_app_has_left_ends_what_runs_there() -> None:
+    raw = fleet()
+    del raw.apps["spotik"]["backends"]["containers"]
+    assert planned(raw, web1=facts(apps=("spotik",))).hosts["web1"]["app_left"] == []
+    both = standing("docker", "10.87.0.11", 3000, "10.87.0.11:3000", "10.87.0.12:3000")
+    hosts = planned(raw, web1=facts(standing={"spotik": {"blue": both}}, apps=("spotik",))).hosts
+    assert (hosts["web1"]["app_left"], hosts["web2"]["app_left"]) == (["spotik"], [])
+    only = standing("docker", "10.87.0.11", 3000, "10.87.0.11:3000")
+    hosts = planned(raw, web1=facts(standing={"spotik": {"blue": only}}, apps=("spotik",))).hosts
+    assert hosts["web1"]["app_left"] == [], "nothing else serves yet"
+
+
 def test_another_runtime_leaves_units_and_rules_of_what_runs() -> None:
     raw = fleet()
     raw.apps["spotik"]["backends"] = {"containers": {"runtime": "docker", "hosts": ["web1", "web2"], "port": 3000}}

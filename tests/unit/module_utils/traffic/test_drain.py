@@ -386,6 +386,12 @@ def test_drain_on_demand(replicas: World, capsys: pytest.CaptureFixture[str]) ->
     slots.start(Request("blue", Artifact("v1"), "green"))
     assert main(["retire", "shop", "blue", "--now"], replicas.host) == 0
     assert "slot blue stopped" in capsys.readouterr().out
+    slots.start(Request("blue", Artifact("v1"), "green"))
+    replicas.machine.open = {3000: {"a"}}
+    begun = replicas.clock.passed
+    assert main(["retire", "shop", "blue", "--now", "--within", "4"], replicas.host) == 0
+    assert "1 were closed" in capsys.readouterr().out
+    assert replicas.clock.passed - begun < 8
 
 
 def test_stop_lets_requests_end_first(replicas: World) -> None:

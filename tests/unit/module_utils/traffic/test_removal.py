@@ -117,6 +117,18 @@ def test_not_while_somebody_holds_the_lease(served: World) -> None:
     assert (served.root / SITE).exists()
 
 
+def test_an_edge_that_the_application_has_left_ends_what_runs_and_goes_on(served: World) -> None:
+    files = left(served)
+    told = Removal(served.host, served.app).run("alice", write=False, keep_edge=True)
+    assert (told.ended, len(engine_of(served).containers)) == (["slipway-shop-blue-1"], 1)
+    assert Removal(served.host, served.app).run("alice", keep_edge=True) == told
+    assert (engine_of(served).containers, set(files) - set(left(served))) == ({}, set())
+    state = served.host.records("shop").slot("blue")
+    assert state is not None
+    assert state.state == "stopped"
+    assert Removal(served.host, served.app).run("alice", keep_edge=True) == Removed([], [])
+
+
 def test_not_while_a_transaction_waits(world: World) -> None:
     switch(world)
     with pytest.raises(SlipwayError, match="transaction t1 of tester is not confirmed yet on web1"):

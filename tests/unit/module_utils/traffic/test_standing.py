@@ -25,6 +25,8 @@ def test_an_edge_tells_the_slot_that_it_sends_requests_to(tmp_path: Path) -> Non
     assert look(tmp_path) == {
         "shop": {"green": {"members": ["10.0.0.1:3010", "10.0.0.2:3010"], "instances": [], "kind": "", "database": {}}}
     }
+    write(tmp_path, f"{STATE}/slots/green.json", {"state": "stopped"})
+    assert look(tmp_path) == {}, "it runs on other hosts alone"
 
 
 def test_a_host_tells_what_runs_as_it_was_started(tmp_path: Path) -> None:
