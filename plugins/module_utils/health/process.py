@@ -118,13 +118,14 @@ class ContainerProcess:
             return Identity(False, "no such container", "", 0)
         document = json.loads(shown.out)[0]
         state = document["State"]
-        words = f"{state['Status']}, exit code {state['ExitCode']}"
+        alive = state["Status"] == "running"
+        words = str(state["Status"]) + ("" if alive else f", exit code {state['ExitCode']}")
         if state.get("OOMKilled"):
             words += ", killed because it used more memory than allowed"
         if state.get("Error"):
             words += f", {state['Error']}"
         restarts = int(document.get("RestartCount", 0))
-        return Identity(state["Status"] == "running", words, state["StartedAt"], restarts, _own_health(state))
+        return Identity(alive, words, state["StartedAt"], restarts, _own_health(state))
 
     def logs(self, lines: int = LOG_LINES) -> list[str]:
         """From the engine, both streams."""
