@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from . import drain, served
+from . import drain, served, upkeep
 from .config import App, Slot
 from .errors import SlipwayError
 from .host import Host
@@ -52,7 +52,9 @@ def report(host: Host, app: App, history: int = 5) -> dict[str, object]:
         "slot_order": list(app.slot_order),
         "flags": flags.present() if app.edge else [],
         "unknown_flags": flags.unknown() if app.edge else [],
-        "trouble": served.trouble(host, app) or _unkempt(app.name, slots, active, records.slots()),
+        "trouble": served.trouble(host, app)
+        or (_dead(app.name, slots[active], records.slot(active)) if active is not None else None),
+        "strays": upkeep.strays(host, app),
         "idle": [name for name in app.slot_order if name != active and app.slots[name].managed],
         "slots": slots,
         "workers": Workers(host, app).report() if mine(app) else None,
@@ -63,15 +65,12 @@ def report(host: Host, app: App, history: int = 5) -> dict[str, object]:
     }
 
 
-def _unkempt(app: str, slots: Mapping[str, Any], active: Optional[str], known: Mapping[str, SlotState]) -> Optional[str]:
-    """What does not run here although it has the traffic, or runs without a record, and what to do; None when all is well."""
-    for name, slot in slots.items() if active is not None else ():
-        dead = [one["name"] for one in slot["instances"] if not one["alive"]]
-        if name == active and dead and slot["managed"] and name in known and known[name].state == "active":
-            return f"{', '.join(dead)} of slot {name}, which has the traffic, does not run. Run: slipway recover {app}"
-        if name != active and slot["managed"] and name not in known and len(dead) < len(slot["instances"]):
-            return f"slot {name} runs, but its record is lost, so that it would never end. Run: slipway recover {app}"
-    return None
+def _dead(app: str, slot: Mapping[str, Any], known: Optional[SlotState]) -> Optional[str]:
+    """What does not run here of the slot with the traffic, and what to do; None when all does."""
+    dead = [one["name"] for one in slot["instances"] if not one["alive"]]
+    if not dead or not slot["managed"] or known is None or known.state != "active":
+        return None
+    return f"{', '.join(dead)} of slot {known.slot}, which has the traffic, does not run. Run: slipway recover {app}"
 
 
 def _slot(host: Host, app: App, slot: Slot, active: Optional[str]) -> dict[str, object]:
@@ -118,6 +117,11 @@ def lines(data: dict[str, object]) -> list[str]:
     text = [f"{data['app']}  https://{data['domain']}  on {data['host']}{' (edge)' if data['edge'] else ''}"]
     if data["trouble"]:
         text.append(f" ! {data['trouble']}.")
+    strays = data["strays"]
+    for name in strays if isinstance(strays, list) else ():
+        text.append(
+            f" ! slot {name} runs, but its record is lost, so that it would never end. Run: slipway recover {data['app']}."
+        )
     slots = data["slots"]
     for name, slot in slots.items() if isinstance(slots, dict) else ():
         marker = ">" if slot["active"] else " "

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from .config import App, Slot
 from .drivers import Artifact
-from .errors import SlipwayError
 from .host import Host
 from .proven import alive
 from .records import SlotState
@@ -37,19 +36,26 @@ def revive_active(host: Host, app: App) -> list[str]:
     return revive(host, app, app.slot(active), known)
 
 
-def adopt(host: Host, app: App) -> list[str]:
-    """Put slots that run here without a record on standby, so that they end in time; their names.
+def strays(host: Host, app: App) -> list[str]:
+    """Slots without traffic that run here and have no record, by name.
 
-    None while it is not known which slot has the traffic: that one must not end.
+    None while it is not known which slot has the traffic: on an edge that has forgotten all, others still send requests here.
     """
-    slots, found = Slots(host, app), []
-    if slots.active() is None:
+    slots, records = Slots(host, app), host.records(app.name)
+    active = slots.active()
+    if active is None or (app.edge and not records.traffic().releases):
         return []
-    for slot in app.slots.values():
-        if slot.managed and slot.instances and host.records(app.name).slot(slot.name) is None:
-            try:
-                done = slots.standby(Request(slot.name, owner="recovery"))
-            except SlipwayError:  # it has the traffic, or a transaction needs it
-                continue
-            found += [slot.name] if done["changed"] else []
+    return [
+        slot.name
+        for slot in app.slots.values()
+        if slot.managed and slot.instances and slot.name != active and not slots.takes_part(slot.name)
+        if records.slot(slot.name) is None and alive(slots.driver(slot))
+    ]
+
+
+def adopt(host: Host, app: App) -> list[str]:
+    """Put them on standby, so that they end in time; their names."""
+    found = strays(host, app)
+    for name in found:
+        Slots(host, app).standby(Request(name, owner="recovery"))
     return found

@@ -9,6 +9,7 @@ from ansible_collections.slipway.server.plugins.module_utils.host.runner import 
 from ansible_collections.slipway.server.plugins.module_utils.traffic import status, upkeep
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cli import main
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
+from ansible_collections.slipway.server.plugins.module_utils.traffic.records import Traffic
 from ansible_collections.slipway.server.plugins.module_utils.traffic.slots import Request, Slots
 
 from .test_slots import DIGEST, OTHER, docked, engine_of, start
@@ -23,6 +24,7 @@ def dock(tmp_path: Path) -> World:
     world = docked(tmp_path, edge=True)
     start(world, "green", "v2", OTHER)
     start(world, "blue", "v1", DIGEST, first=True)
+    world.host.records("shop").save_traffic(Traffic("blue", None, {"blue": "v1", "green": "v2"}))
     Slots(world.host, world.app).settle(Request("blue"), "green")
     return world
 
@@ -72,12 +74,20 @@ def test_a_standby_slot_that_is_gone_is_no_trouble(dock: World) -> None:
 def test_a_slot_whose_record_is_lost_is_put_on_standby(dock: World) -> None:
     dock.layout.slot("shop", "green").unlink()
     dock.host.retire_timer("shop", "green").cancel()
-    assert trouble(dock) == "slot green runs, but its record is lost, so that it would never end. Run: slipway recover shop"
+    told = " ! slot green runs, but its record is lost, so that it would never end. Run: slipway recover shop."
+    assert told in status.lines(status.report(dock.host, dock.app))
+    assert trouble(dock) is None
     assert main(["recover", "shop"], dock.host) == 0
     known = dock.host.records("shop").slot("green")
     assert known is not None
     assert (known.state, known.retire_at is not None, dock.host.retire_timer("shop", "green").armed()) == ("standby", True, True)
-    assert trouble(dock) is None
+    assert status.report(dock.host, dock.app)["strays"] == []
+
+
+def test_an_edge_that_has_forgotten_all_ends_nothing(dock: World) -> None:
+    for path in (dock.layout.slot("shop", "green"), dock.layout.slot("shop", "blue"), dock.layout.traffic("shop")):
+        path.unlink()
+    assert upkeep.adopt(dock.host, dock.app) == []
 
 
 def test_the_slot_with_the_traffic_is_never_put_on_standby(dock: World) -> None:
