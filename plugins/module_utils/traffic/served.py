@@ -33,12 +33,13 @@ def astray(host: Host, app: App) -> Optional[str]:
         return f"nginx does not answer for {app.domain}: {told.detail}. Look at it: systemctl status nginx"
     if not told.slot or told.slot in {**before, **flags.shares()}:
         return None
-    shut = host.disk.shut(flags.directory)
-    why = f" (closed to others: {', '.join(map(str, shut))})" if shut else ""
-    return (
-        f"nginx sends requests to {told.slot}, but the flags say {flags.active()}: it does not see {flags.directory}{why}. "
-        f"Put that right, or run: slipway recover {app.name}"
+    shut = ", ".join(map(str, host.disk.shut(flags.directory)))
+    why = (
+        f"since {shut} is closed to others. Run: slipway recover {app.name}"
+        if shut
+        else "as when something was mounted there after nginx was started. Then: systemctl restart nginx"
     )
+    return f"nginx sends requests to {told.slot}, but the flags say {flags.active()}: it does not see {flags.directory}, {why}"
 
 
 def _split(host: Host, app: App) -> Optional[str]:

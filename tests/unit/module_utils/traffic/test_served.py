@@ -37,8 +37,8 @@ def test_nginx_that_does_as_the_flags_say_is_no_trouble(world: World) -> None:
 def test_flags_that_nginx_cannot_see_are_told_and_made_readable(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.layout.state("shop").chmod(0o700)
     world.sensors.sees = "blue"
-    words = f"nginx sends requests to blue, but the flags say green: it does not see {world.layout.flags('shop')} "
-    words += f"(closed to others: {world.layout.state('shop')}). Put that right, or run: slipway recover shop"
+    words = f"nginx sends requests to blue, but the flags say green: it does not see {world.layout.flags('shop')}, "
+    words += f"since {world.layout.state('shop')} is closed to others. Run: slipway recover shop"
     assert f" ! {words}." in status.lines(status.report(world.host, world.app))
     assert main(["status", "shop", "--check"], world.host) == 1
     assert main(["status", "shop"], world.host) == 0
@@ -49,6 +49,7 @@ def test_flags_that_nginx_cannot_see_are_told_and_made_readable(world: World, ca
 
 def test_no_candidate_starts_in_a_slot_that_nginx_serves_against_the_flags(world: World) -> None:
     world.sensors.sees = "blue"
+    assert str(served.trouble(world.host, world.app)).endswith("after nginx was started. Then: systemctl restart nginx")
     with pytest.raises(SlipwayError, match="no candidate of shop starts in slot blue: on web1, nginx sends requests to blue"):
         Cutover(world.host, world.app).prepare(Request("blue", "v3"))
 
