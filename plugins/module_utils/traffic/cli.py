@@ -224,10 +224,10 @@ def _recover_one(options: argparse.Namespace, host: Host, name: str) -> None:
             break
         host.clock.sleep(min(found.left, WAKE))  # the next step may have a deadline that comes earlier
     if not options.deadline:
-        _run_again(options, host, app)
         _workers_again(host, app, workers_to)
         for slot in recovery.rearm_retirements(host, app):
             print(f"{name}: slot {slot} will be stopped when its time is over.", file=sys.stderr)
+        _run_again(options, host, app)
 
 
 def _run_again(options: argparse.Namespace, host: Host, app: App) -> None:
