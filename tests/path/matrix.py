@@ -26,7 +26,7 @@ from tests.path.system import System
 AGENT = Path(__file__).with_name("agent.py")
 RESULTS = ROOT / ".cache" / "matrix.json"
 STATES = ("STAGED", "CANARY", "SWITCHED", "BAKING", "HOLD", "CONFIRM")
-DEADLINE = 8.0
+DEADLINE = 10.0
 """Seconds after the switch until the dead man takes an unconfirmed one back."""
 CANARY_DEADLINE = 1.5 + 30.0
 """The same for a canary: its patience, and the grace of run.py."""
