@@ -216,7 +216,7 @@ def main() -> None:
         done = host.converge(settings, params["state"] == "present", None if module.check_mode else arming)
         waits = arming.waiting()
     except FAULTS as error:
-        module.fail_json(msg=f"base: {error}", changed=False, mismatches=[], pending=[])
+        module.fail_json(msg=f"base: {str(error).removeprefix('base: ')}", changed=False, mismatches=[], pending=[])
     for warning in done.warnings:
         module.warn(f"base: {warning}")
     for name in done.outcome.unmet:

@@ -111,9 +111,7 @@ class Converger:
                 taken.unkeep()
             if isinstance(error, ConvergeError):
                 raise
-            raise ConvergeError(
-                f"{transaction.name}: nothing was changed, the old files could not be kept in {marker.parent}: {error}"
-            ) from error
+            raise ConvergeError(f"{transaction.name}: nothing was changed: {error}") from error
         swapped: list[Change] = []
         reached = left_over  # what the units have to be told of when the old bytes come back; a mere validation concerns none
         retired: list[tuple[str, str]] = []
