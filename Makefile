@@ -31,7 +31,7 @@ demo-down: $(VENV)/.made ## Remove what `make demo` made
 	@python -m tests.fleet down demo
 
 .PHONY: check
-check: $(VENV)/.made ## Lint and unit tests, in about a minute and a half
+check: $(VENV)/.made ## Lint and the quick unit tests, in a minute
 	@python -m tests.check
 
 .PHONY: search
@@ -45,7 +45,7 @@ scenarios: $(VENV)/.made ## Every Molecule scenario, two at a time
 .PHONY: test
 test: $(VENV)/.made ## Everything, as CI runs it
 	@python -m tests.fleet images & images=$$!; trap 'kill $$images 2>/dev/null || true' EXIT; \
-	SLIPWAY_FLEETS=10000 python -m tests.check; wait $$images
+	SLIPWAY_FLEETS=10000 python -m tests.check --slow; wait $$images
 	@python -m tests.scenarios
 
 .PHONY: bench-site

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lint and unit tests, side by side: `python -m tests.check`."""
+"""Lint and unit tests, side by side: `python -m tests.check`, with `--slow` all of them."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests import lint
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON_CODE = ["plugins", "tests"]
+QUICK = ["-m", "not slow"]
 CHECKS = {
     "ansible-lint": ["ansible-lint", "--offline", "--profile", "production", "-q"],
     "unit tests": [sys.executable, "-m", "pytest", "tests/unit"],
@@ -43,11 +45,11 @@ def scratch(memory: Path = MEMORY) -> Path | None:
         return None
 
 
-def run(environment: Mapping[str, str], name: str) -> tuple[bool, str]:
+def run(environment: Mapping[str, str], more: Mapping[str, Sequence[str]], name: str) -> tuple[bool, str]:
     """Run one check; success and its last output line are returned, the whole output is printed on failure."""
     start = time.monotonic()
     done = subprocess.run(
-        CHECKS[name],
+        [*CHECKS[name], *more.get(name, ())],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -66,10 +68,13 @@ def run(environment: Mapping[str, str], name: str) -> tuple[bool, str]:
 
 def main() -> int:
     """Run all checks, as many at once as there are cores; 1 when one fails."""
+    parser = argparse.ArgumentParser(prog="python -m tests.check", description="Lint and unit tests.")
+    parser.add_argument("--slow", action="store_true", help="unit tests that take long, too")
+    more = {} if parser.parse_args().slow else {"unit tests": QUICK}
     cores = os.cpu_count() or 2
     with tempfile.TemporaryDirectory(dir=scratch()) as directory, ThreadPoolExecutor(max_workers=cores) as pool:
         environment = {**lint.environment(Path(directory), os.environ), "TMPDIR": directory}
-        results = dict(zip(CHECKS, pool.map(partial(run, environment), CHECKS)))
+        results = dict(zip(CHECKS, pool.map(partial(run, environment, more), CHECKS)))
     failed = [name for name, (ok, _last) in results.items() if not ok]
     print(f"unit tests: {results['unit tests'][1]}")
     print(f"{len(results) - len(failed)} passed, {len(failed)} failed" + (f": {', '.join(failed)}" if failed else ""))

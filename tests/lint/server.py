@@ -4,18 +4,36 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 IDLE_SECONDS = 20
 
 
+def load():
+    """ansible-playbook, with what each call would load anew: where builtin names lead, and which settings plugins have."""
+    import ansible
+    from ansible.cli.playbook import main
+    from ansible.plugins.loader import become_loader, connection_loader, inventory_loader, shell_loader
+    from ansible.utils.collection_loader import _collection_finder as finder
+
+    # Meant to be replaced by one that remembers, says its docstring.
+    finder._meta_yml_to_dict = functools.cache(finder._meta_yml_to_dict)
+    routing = Path(ansible.__file__).with_name("config") / "ansible_builtin_runtime.yml"
+    finder._meta_yml_to_dict(routing.read_bytes(), ("ansible.builtin", "runtime.yml"))
+    for loader in (become_loader, connection_loader, inventory_loader, shell_loader):
+        list(loader.all(class_only=True))
+    return main
+
+
 def serve(address: str) -> None:
     """Answer calls, each in a process of its own."""
-    from ansible.cli.playbook import main  # the loading that is done once
+    main = load()
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:

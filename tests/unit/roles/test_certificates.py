@@ -87,6 +87,7 @@ def test_it_installs_what_came(place: Place) -> None:
     assert [path.name for path in (place.root / "tls").iterdir()] == ["shop"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_command_there_is_one_whole_pair_and_the_next_run_finishes(place: Place) -> None:
     place.run()
     last = len(place.calls())

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import shutil
-import time
 from pathlib import Path
 from typing import Any, Optional
 
@@ -397,17 +396,6 @@ def test_no_line_is_lost_or_read_twice_whatever_happens(tmp_path_factory: pytest
     if "copytruncate" not in actions:
         assert sorted(found) == list(range(1, log.written + 1))
         assert log.reader.lost == 0
-
-
-def test_speed(log: Log) -> None:
-    text = "".join(line(path=f"/users/{number}/orders", request_id=f"{number:032x}") for number in range(20_000))
-    with log.path.open("w") as stream:
-        for _ in range(5):
-            stream.write(text)
-    begun = time.process_time()
-    found, _at = log.reader.read(Position())
-    assert time.process_time() - begun < 2
-    assert len(found) == 100_000
 
 
 def test_positions_survive_a_journal(log: Log) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -184,10 +183,3 @@ def test_plain_data() -> None:
 def test_a_look_that_was_not_planned(look: int, looks: int) -> None:
     with pytest.raises(ValueError, match=f"look {look} of {looks}"):
         judge(slot(1), None, LIMITS, look, looks)
-
-
-def test_speed() -> None:
-    sides = [slot(100_000, 1000, spread=1009) for _side in range(2)]
-    begun = time.process_time()
-    judge(sides[0], sides[1], LIMITS)
-    assert time.process_time() - begun < 1

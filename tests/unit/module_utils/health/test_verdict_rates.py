@@ -11,6 +11,8 @@ from ansible_collections.slipway.server.plugins.module_utils.health.verdict impo
 
 from tests.bench.verdict import LOOKS, SCENARIOS, Crowd, Scenario, Traffic, bounds, simulate
 
+pytestmark = pytest.mark.slow
+
 DOUBT = 0.001
 
 

@@ -21,6 +21,7 @@ SEEDS = int(os.environ.get("SLIPWAY_FLEETS", "300"))
 RANDOM = st.randoms(use_true_random=False)
 
 
+@pytest.mark.slow
 def test_thousands_of_fleets_without_a_violation() -> None:
     """What the plan proposes holds; hosts that are too small are refused, and only when the least is too much for them."""
     hosts = small = 0
@@ -80,6 +81,7 @@ def test_more_memory_never_gives_less(random: Random) -> None:
     assert shrunk(random) == []
 
 
+@pytest.mark.slow
 def test_more_memory_never_gives_less_in_hundreds_of_fleets() -> None:
     assert [seed for seed in range(min(SEEDS, 1000)) if shrunk(Random(seed))] == []
 

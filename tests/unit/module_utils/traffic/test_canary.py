@@ -119,6 +119,7 @@ def test_an_operator_ends_a_canary(careful: World) -> None:
     assert shares(careful) == {"blue": 100}
 
 
+@pytest.mark.slow
 def test_killed_at_every_step_of_a_canary(tmp_path: Path) -> None:
     for after in (False, True):
         at, seen = 0, set()

@@ -17,6 +17,8 @@ from ansible_collections.slipway.server.plugins.module_utils.traffic.run import 
 
 from tests.unit.module_utils.traffic.world import Killed, World
 
+pytestmark = pytest.mark.slow
+
 GREEN = Request("green", "v2", "t1", "tester")
 
 

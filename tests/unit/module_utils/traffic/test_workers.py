@@ -367,6 +367,7 @@ def killed(root: Path, slots: Sequence[str]) -> Iterator[World]:
         assert at > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [("blue",), ("blue", "green"), ("blue", "legacy")])
 def test_killed_anywhere_then_finished_by_the_host(tmp_path: Path, slots: Sequence[str]) -> None:
     wanted = {"blue": BLUE, "green": GREEN, "legacy": LEGACY}
