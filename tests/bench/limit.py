@@ -134,6 +134,8 @@ def script(found: Difference, domain: str) -> str:
         "tar -C / -xpf early.tar",
         "apt-get -q -y -o Dpkg::Options::=--force-confold install --no-install-recommends " + " ".join(found.packages),
         "systemd-sysusers",
+        # The package was told to make none; it starts once, with its settings.
+        *(f"pg_createcluster {unit.partition('@')[2].partition('-')[0]} main" for unit in databases),
         "tar -C / -xpf late.tar",
         # A host's key is its own.
         "ssh-keygen -q -t rsa -b 4096 -N '' -f /etc/ssh/slipway_host_rsa_key",

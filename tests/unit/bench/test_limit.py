@@ -45,8 +45,8 @@ def test_the_difference_is_what_the_converge_did() -> None:
 def test_the_script_is_in_an_order_that_works() -> None:
     text = limit.script(limit.compare(FRESH, PACKAGED, CONVERGED), "hello.example")
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
-    steps = ["early.tar", "apt-get", "systemd-sysusers", "late.tar", "rm -fd", "daemon-reload", "restart postgresql", "psql",
-             "ufw", "restart nginx", "enable --now hello", "until"]  # fmt: skip
+    steps = ["early.tar", "apt-get", "systemd-sysusers", "pg_createcluster 15 main", "late.tar", "rm -fd", "daemon-reload",
+             "restart postgresql", "psql", "ufw", "restart nginx", "enable --now hello", "until"]  # fmt: skip
     places = [text.index(each) for each in steps]
     assert places == sorted(places)
 
