@@ -40,7 +40,7 @@ BOOLEANS = (
     "update_process_title wal_init_zero wal_log_hints wal_receiver_create_temp_slot wal_recycle zero_damaged_pages"
 )
 TEXTS = (
-    "DateStyle TimeZone application_name archive_cleanup_command archive_command archive_library backtrace_functions "
+    "application_name datestyle timezone archive_cleanup_command archive_command archive_library backtrace_functions "
     "bonjour_name client_encoding cluster_name config_file createrole_self_grant data_directory debug_io_direct "
     "default_table_access_method default_tablespace default_text_search_config dynamic_library_path event_source "
     "extension_destdir external_pid_file hba_file ident_file jit_provider krb_server_keyfile lc_messages lc_monetary "
@@ -55,41 +55,43 @@ TEXTS = (
 )
 # Values: names.
 ENUMERATIONS = {
-    "TLSv1 TLSv1.1 TLSv1.2 TLSv1.3": "ssl_max_protocol_version ssl_min_protocol_version",
-    "always on off": "archive_mode",
-    "auto force_generic_plan force_custom_plan": "plan_cache_mode",
-    "auto regress on off": "compute_query_id",
-    "base64 hex": "xmlbinary",
-    "buffered immediate": "debug_logical_replication_streaming",
-    "content document": "xmloption",
-    "debug5 debug4 debug3 debug2 debug1 info notice warning error log fatal panic": "log_min_error_statement log_min_messages",
-    "debug5 debug4 debug3 debug2 debug1 log notice warning error": "client_min_messages trace_recovery_messages",
-    "disabled debug5 debug4 debug3 debug2 debug1 log notice warning error": "icu_validation_level",
-    "error warn disabled": "composite_type_mismatch",
-    "escape hex": "bytea_output",
-    "fsync fdatasync open_sync open_datasync": "wal_sync_method",
-    "fsync syncfs": "recovery_init_sync_method",
-    "local remote_write remote_apply on off": "synchronous_commit",
-    "local0 local1 local2 local3 local4 local5 local6 local7": "syslog_facility",
-    "md5 scram-sha-256": "password_encryption",
-    "minimal replica logical": "wal_level",
-    "none cache snapshot": "stats_fetch_consistency",
-    "none ddl mod all": "log_statement",
-    "none pl all": "track_functions",
-    "off on regress": "debug_parallel_query force_parallel_mode",
-    "off on try": "huge_pages recovery_prefetch",
-    "origin replica local": "session_replication_role",
-    "partition on off": "constraint_exclusion",
-    "pause promote shutdown": "recovery_target_action",
-    "pglz lz4": "default_toast_compression",
-    "pglz lz4 zstd on off": "wal_compression",
-    "posix sysv mmap": "dynamic_shared_memory_type",
-    "posix_fallocate write_zeros": "file_extend_method",
-    "postgres postgres_verbose sql_standard iso_8601": "IntervalStyle",
-    "safe_encoding on off": "backslash_quote",
-    "serializable repeatable read read committed read uncommitted": "default_transaction_isolation transaction_isolation",
-    "sysv mmap": "shared_memory_type",
-    "terse default verbose": "log_error_verbosity",
+    ", TLSv1, TLSv1.1, TLSv1.2, TLSv1.3": "ssl_max_protocol_version ssl_min_protocol_version",
+    "always, on, off": "archive_mode",
+    "auto, force_generic_plan, force_custom_plan": "plan_cache_mode",
+    "auto, regress, on, off": "compute_query_id",
+    "base64, hex": "xmlbinary",
+    "buffered, immediate": "debug_logical_replication_streaming",
+    "content, document": "xmloption",
+    "debug5, debug4, debug3, debug2, debug1, info, notice, warning, error, log, fatal, panic": (
+        "log_min_error_statement log_min_messages"
+    ),
+    "debug5, debug4, debug3, debug2, debug1, log, notice, warning, error": "client_min_messages trace_recovery_messages",
+    "disabled, debug5, debug4, debug3, debug2, debug1, log, notice, warning, error": "icu_validation_level",
+    "error, warn, disabled": "composite_type_mismatch",
+    "escape, hex": "bytea_output",
+    "fsync, fdatasync, open_sync, open_datasync": "wal_sync_method",
+    "fsync, syncfs": "recovery_init_sync_method",
+    "local, remote_write, remote_apply, on, off": "synchronous_commit",
+    "local0, local1, local2, local3, local4, local5, local6, local7": "syslog_facility",
+    "md5, scram-sha-256": "password_encryption",
+    "minimal, replica, logical": "wal_level",
+    "none, cache, snapshot": "stats_fetch_consistency",
+    "none, ddl, mod, all": "log_statement",
+    "none, pl, all": "track_functions",
+    "off, on, regress": "debug_parallel_query force_parallel_mode",
+    "off, on, try": "huge_pages recovery_prefetch",
+    "origin, replica, local": "session_replication_role",
+    "partition, on, off": "constraint_exclusion",
+    "pause, promote, shutdown": "recovery_target_action",
+    "pglz, lz4": "default_toast_compression",
+    "pglz, lz4, zstd, on, off": "wal_compression",
+    "posix, sysv, mmap": "dynamic_shared_memory_type",
+    "posix_fallocate, write_zeros": "file_extend_method",
+    "postgres, postgres_verbose, sql_standard, iso_8601": "intervalstyle",
+    "safe_encoding, on, off": "backslash_quote",
+    "serializable, repeatable read, read committed, read uncommitted": "default_transaction_isolation transaction_isolation",
+    "sysv, mmap": "shared_memory_type",
+    "terse, default, verbose": "log_error_verbosity",
 }
 # Type, unit, least and greatest value: names.
 NUMBERS = {
@@ -220,11 +222,11 @@ def _parameters() -> dict[str, Parameter]:
     found.update({name: Parameter(name, "string", "user") for name in TEXTS.split()})
     found.update({name: Parameter(name, "string", "internal") for name in INTERNAL.split()})
     for values, names in ENUMERATIONS.items():
-        found.update({name: Parameter(name, "enum", "user", enumvals=tuple(values.split())) for name in names.split()})
+        found.update({name: Parameter(name, "enum", "user", enumvals=tuple(values.split(", "))) for name in names.split()})
     for (vartype, unit, low, high), names in NUMBERS.items():
         found.update({name: Parameter(name, vartype, "user", unit, low, high) for name in names.split()})
     return found
 
 
 PARAMETERS = _parameters()
-"""By name. Contexts are not told apart, but for what nobody can set."""
+"""By lower-case name. Contexts are not told apart, but for what nobody can set."""

@@ -165,6 +165,10 @@ def test_what_people_write_is_readable() -> None:
         "checkpoint_timeout": "15min",
         "pg_stat_statements.max": 1,
         "log_lock_waits": None,
+        "default_transaction_isolation": "read committed",
+        "ssl_max_protocol_version": "",
+        "TimeZone": "UTC",
+        "datestyle": "iso, mdy",
     }
     assert "settings" not in violated(postgresql(**settings, random_page_cost=1.1, vacuum_cost_delay="2ms", fsync="on"))
 
