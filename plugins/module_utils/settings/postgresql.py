@@ -66,11 +66,11 @@ class Parameter:
 
 
 def parse_parameters(rows: Sequence[Sequence[Any]]) -> dict[str, Parameter]:
-    """Parameters by name from rows (name, vartype, context, unit, min_val, max_val, enumvals) of pg_settings."""
+    """Parameters by lower-case name from rows (name, vartype, context, unit, min_val, max_val, enumvals) of pg_settings."""
     found = {}
     for row in rows:
         name, vartype, context, unit, low, high = (cell or "" for cell in row[:6])
-        found[name] = Parameter(name, vartype, context, unit, low, high, tuple(row[6] or ()))
+        found[name.lower()] = Parameter(name, vartype, context, unit, low, high, tuple(row[6] or ()))
     return found
 
 

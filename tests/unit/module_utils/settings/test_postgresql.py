@@ -143,3 +143,8 @@ def test_peers_may_follow_each_other() -> None:
     assert [line[1:5] for line in lines] == [
         ["replication,postgres", "replicator", f"10.0.0.{number}/32", "scram-sha-256"] for number in (1, 2)
     ]
+
+
+def test_names_with_capitals_are_found() -> None:
+    found = p.parse_parameters([("TimeZone", "string", "user", None, None, None, None)])
+    assert found["timezone"].name == "TimeZone"
