@@ -15,7 +15,7 @@ description:
     whole. A standby that streams from this primary already is left alone, one of another primary is pointed to it.
   - A cluster with data of its own is refused. With O(replace) its directory is kept under another name.
   - C(rejoined) takes a former primary back with C(pg_rewind). C(promoted) makes a standby take writes. C(fenced) stops a server
-    and masks its unit, so that it cannot come back as a second primary, also not by a reboot.
+    and masks its unit, so that it cannot come back as a second primary, also not by a reboot; C(unfenced) takes that back.
   - C(leading) gives a primary what it needs before another takes its place.
   - For C(rejoined) the role needs EXECUTE on C(pg_ls_dir), C(pg_stat_file) and C(pg_read_binary_file) and a C(hostssl) rule for
     the database C(postgres); the server needs checksums or C(wal_log_hints).
@@ -26,7 +26,7 @@ options:
   state:
     description: What the cluster has to be; C(judged) only looks.
     type: str
-    choices: [leading, following, rejoined, promoted, fenced, judged]
+    choices: [leading, following, rejoined, promoted, fenced, unfenced, judged]
     default: following
   version:
     description: Major version of the cluster C(main); empty means the only one of the host.
@@ -65,6 +65,12 @@ options:
     description: Most seconds since its last replayed change, when it is behind; -1 means that this is not judged.
     type: float
     default: -1
+  reached:
+    description:
+      - RV(position) of its primary, which the standby must have replayed but for O(max_lag_bytes); 0 judges nothing.
+      - A standby that is cut off from a primary takes up to a minute to notice, and does not know what it lacks.
+    type: int
+    default: 0
   deadline:
     description: Seconds to wait until the lag is within these limits.
     type: int
@@ -96,6 +102,10 @@ steps: {description: "What was, or in check mode would be, done.", type: list, r
 kept: {description: Where an old directory with data lies; empty when there is none., type: str, returned: success}
 standby: {description: Whether the server is a standby; null when it was not asked., type: bool, returned: success}
 lag_bytes: {description: Bytes received and not replayed; null on a primary., type: int, returned: success}
+position:
+  description: Where the log ends, in bytes; a standby's as replayed. Null for one that does not answer, or did not end in order.
+  type: int
+  returned: success
 lag_seconds: {description: "Seconds since the last replayed change, 0 when nothing is behind.", type: float, returned: success}
 """
 
@@ -107,6 +117,7 @@ from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql
     ClusterError,
     only_version,
 )
+from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql_lag import Limits
 from ansible_collections.slipway.server.plugins.module_utils.settings.postgresql_source import (
     SSLMODES,
     Source,
@@ -121,7 +132,7 @@ PRIMARY = {
     "sslmode": {"type": "str", "choices": list(SSLMODES), "default": "require"},
     "ca": {"type": "path", "default": ""},
 }
-STATES = ["leading", "following", "rejoined", "promoted", "fenced", "judged"]
+STATES = ["leading", "following", "rejoined", "promoted", "fenced", "unfenced", "judged"]
 SPEC = {
     "state": {"type": "str", "choices": STATES, "default": "following"},
     "version": {"type": "str", "default": ""},
@@ -131,6 +142,7 @@ SPEC = {
     "replace": {"type": "bool", "default": False},
     "max_lag_bytes": {"type": "int", "default": -1},
     "max_lag_seconds": {"type": "float", "default": -1},
+    "reached": {"type": "int", "default": 0},
     "deadline": {"type": "int", "default": 60},
 }
 
@@ -139,8 +151,9 @@ def act(module: AnsibleModule, standby: library.Standby) -> library.Outcome:
     """Do what was asked for; raises StandbyError."""
     params, check = module.params, module.check_mode
     state = params["state"]
-    if state in ("promoted", "fenced"):
-        return standby.promote(check) if state == "promoted" else standby.fence(check)
+    simple = {"promoted": standby.promote, "fenced": standby.fence, "unfenced": standby.unfence}
+    if state in simple:
+        return simple[state](check)
     if state == "judged":
         return library.Outcome(state=standby.observe())
     source = Source(**params["primary"], slot=slot_name(params["slot"]), password=params["password"])
@@ -157,7 +170,7 @@ def main() -> None:
     needs = [("state", name, ("primary", "slot")) for name in ("leading", "following", "rejoined")]
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True, required_if=needs)
     runner, params = Runner(), module.params
-    version, limits = params["version"], library.Limits(params["max_lag_bytes"], params["max_lag_seconds"])
+    version, limits = params["version"], Limits(params["max_lag_bytes"], params["max_lag_seconds"], params["reached"])
     try:
         standby = library.Standby(Cluster(runner, version or only_version()), runner)
         done = act(module, standby)
@@ -173,6 +186,7 @@ def main() -> None:
         standby=seen.standby if seen else None,
         lag_bytes=seen.lag_bytes if seen else None,
         lag_seconds=seen.lag_seconds if seen else None,
+        position=seen.position if seen else done.ended,
     )
 
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import pwd
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from ..host import files as disk
 from ..host.clock import Clock
 from ..host.runner import Result, Runner
 from .postgresql_cluster import Cluster
+from .postgresql_lag import OBSERVE, Limits, State, ended_at, parse_state
 from .postgresql_source import Source, conninfo, render_passfile, render_settings
 from .psql import Psql, SqlError, identifier, literal, running_port
 
@@ -29,22 +29,6 @@ DROP_IN = "61-slipway-standby.conf"
 BESIDE = re.compile(r"\.(new|old|before-\d+)")
 STREAM_DEADLINE = 60.0  # seconds
 COPY_DEADLINE = 24 * 3600.0  # seconds
-OBSERVE = """
-SELECT jsonb_build_object(
-  'standby', pg_is_in_recovery(),
-  'databases', (SELECT jsonb_agg(datname ORDER BY datname) FROM pg_database
-    WHERE datname NOT IN ('postgres', 'template0', 'template1')),
-  'tables', (SELECT count(*) FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm')),
-  'status', (SELECT status FROM pg_stat_wal_receiver),
-  'host', (SELECT sender_host FROM pg_stat_wal_receiver),
-  'port', (SELECT sender_port FROM pg_stat_wal_receiver),
-  'slot', (SELECT slot_name FROM pg_stat_wal_receiver),
-  'lag_bytes', CASE WHEN pg_is_in_recovery() THEN (SELECT GREATEST(0, pg_wal_lsn_diff(GREATEST(latest_end_lsn,
-    pg_last_wal_receive_lsn()), pg_last_wal_replay_lsn())) FROM pg_stat_wal_receiver) END,
-  'replayed', extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()));
-"""
-
-
 # What pg_rewind asks of its source; its documentation names these four functions.
 REWIND = (
     "pg_ls_dir(text, boolean, boolean)",
@@ -62,76 +46,17 @@ class StandbyError(Exception):
     """What was asked for was not done; the message says why, what is there now, and what to do."""
 
 
-@dataclass(frozen=True)
-class State:
-    """What a running server says of itself. `lag_seconds`: since the last replayed change, 0 when nothing is behind."""
-
-    standby: bool
-    databases: tuple[str, ...] = ()
-    tables: int = 0
-    streaming: bool = False
-    host: str = ""
-    port: int = 0
-    slot: str = ""
-    lag_bytes: Optional[int] = None
-    lag_seconds: Optional[float] = None
-
-    @property
-    def holds_data(self) -> bool:
-        """Whether there is more than a package makes."""
-        return bool(self.databases or self.tables)
-
-    def follows(self, source: Source) -> bool:
-        """Whether it streams from `source` through its slot."""
-        return self.standby and self.streaming and (self.host, self.port, self.slot) == (source.host, source.port, source.slot)
-
-
 @dataclass
 class Outcome:
-    """What was (or, in check mode, would be) done; `kept` is where an old directory with data lies."""
+    """What was (or, in check mode, would be) done.
+
+    `kept` is where an old directory with data lies, `ended` where the log of a fenced server ends, if it was shut down in order.
+    """
 
     steps: list[str] = field(default_factory=list)
     kept: str = ""
     state: Optional[State] = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How far a standby may be behind, in bytes and seconds; what is negative is not judged."""
-
-    bytes: int = -1
-    seconds: float = -1
-
-    @property
-    def judges(self) -> bool:
-        """Whether there is any limit."""
-        return self.bytes >= 0 or self.seconds >= 0
-
-    def verdict(self, state: Optional[State]) -> str:
-        """Why `state` is not within the limits; empty when it is."""
-        if state is None:
-            return "the server does not answer"
-        if not state.standby:
-            return "the server is no standby"
-        if not state.streaming or state.lag_bytes is None or state.lag_seconds is None:
-            return "the standby does not stream"
-        if 0 <= self.bytes < state.lag_bytes:
-            return f"the standby is {state.lag_bytes} bytes behind, at most {self.bytes} are allowed"
-        if 0 <= self.seconds < state.lag_seconds:
-            return f"the standby is {state.lag_seconds:.1f} s behind, at most {self.seconds:g} are allowed"
-        return ""
-
-
-def parse_state(line: str) -> State:
-    """The answer to OBSERVE."""
-    data: dict[str, Any] = json.loads(line)
-    behind = data["lag_bytes"]
-    lag = None if behind is None else int(behind)
-    seconds = None if lag is None else 0.0 if lag == 0 else float(data["replayed"] or 0)
-    streaming = data["status"] == "streaming"
-    databases = tuple(data["databases"] or ())
-    address = (data["host"] or "", int(data["port"] or 0), data["slot"] or "")
-    return State(bool(data["standby"]), databases, int(data["tables"]), streaming, *address, lag, seconds)
+    ended: Optional[int] = None
 
 
 class Standby:
@@ -253,7 +178,10 @@ class Standby:
             self._psql().must("CHECKPOINT", 600)
         outcome.state = self.observe()
         if promoted != ["t"] or outcome.state is None or outcome.state.standby:
-            raise StandbyError(f"the server does not take writes after 60 s. Its last log lines:\n{self.cluster.last_lines()}")
+            raise StandbyError(
+                "the server was told to take writes and does not after 60 s. It may still begin to: keep the old primary stopped,"
+                f" and run this again. Its last log lines:\n{self.cluster.last_lines()}"
+            )
         return outcome
 
     def wait(self, limits: Limits, deadline: float) -> Optional[State]:
@@ -272,15 +200,28 @@ class Standby:
         """Stop the server and keep it from starting again, also at boot; raises StandbyError."""
         outcome, unit = Outcome(), self.cluster.unit
         running = self.runner.run(["systemctl", "is-active", unit]).ok or running_port(self.data) is not None
-        if self.fenced() and not running:
-            return outcome
-        outcome.steps.append("fenced")
-        if not check_mode:
+        if not self.fenced() or running:
+            outcome.steps.append("fenced")
+        if outcome.steps and not check_mode:
             # In this order: a masked unit has no way to stop but a signal to all, and its standby misses the last words.
             self._systemctl("stop", unit)
             self._systemctl("mask", unit)
             if self.observe() is not None:
                 raise StandbyError(f"{unit} still answers after it was stopped; stop it, then begin again")
+        if not outcome.steps or not check_mode:
+            outcome.ended = ended_at(self._as_owner([self._program("pg_controldata"), "-D", str(self.data)], 60).out)
+        return outcome
+
+    def unfence(self, check_mode: bool = False) -> Outcome:
+        """Take a fence back, because nobody took the server's place: it serves again; raises StandbyError."""
+        outcome = Outcome(state=self.observe())
+        if outcome.state is not None and not self.fenced():
+            return outcome
+        outcome.steps.append("unfenced")
+        if not check_mode:
+            self.release()
+            self._systemctl("start", self.cluster.unit)
+            outcome.state = self._until(lambda state: not state.standby, "does not take writes")
         return outcome
 
     def fenced(self) -> bool:

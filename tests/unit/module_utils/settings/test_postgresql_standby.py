@@ -12,6 +12,7 @@ from typing import Any, Optional
 import pytest
 
 from plugins.module_utils.host.runner import Result
+from plugins.module_utils.settings import postgresql_lag as lag
 from plugins.module_utils.settings import postgresql_source as source
 from plugins.module_utils.settings import postgresql_standby as standby
 from plugins.module_utils.settings.postgresql_cluster import Cluster
@@ -19,7 +20,7 @@ from plugins.module_utils.settings.postgresql_cluster import Cluster
 SOURCE = source.Source("10.0.0.5", slot="db2", password="se'c:r\\et")
 UNIT = "postgresql@17-main.service"
 ALONE = {"standby": False, "databases": None, "tables": 0, "status": None, "host": None, "port": None, "slot": None}
-ALONE.update(lag_bytes=None, replayed=None)
+ALONE.update(lag_bytes=None, replayed=None, position=100)
 STREAMS = {
     **ALONE,
     "standby": True,
@@ -71,6 +72,9 @@ class Host:
             return Result(0 if self.state else 3, "", "")
         if "mask" in argv or "unmask" in argv:
             self.masked = "mask" in argv
+        if argv[-3].endswith("pg_controldata"):
+            end = "shut down" if self.state is None else "in production"
+            return Result(0, f"Database cluster state:    {end}\nLatest checkpoint location:    0/64\n", "")
         if argv[0] == "pkill":
             return Result(1, "", "")
         if "pg_basebackup" in line:
@@ -188,6 +192,20 @@ def test_a_fenced_server_is_stopped_and_masked_once(tmp_path: Path) -> None:
     assert done.state.follows(SOURCE)
 
 
+def test_a_fence_says_where_the_log_ends_also_again_and_is_taken_back(tmp_path: Path) -> None:
+    host, server = made(tmp_path, {**ALONE, "databases": ["shop"]})
+    assert [server.fence().ended, server.fence().ended] == [100, 100]
+    assert server.unfence().steps == ["unfenced"]
+    assert not host.masked
+    assert host.state is not None
+    assert server.unfence().steps == []
+
+
+@pytest.mark.parametrize("state", ["in production", "shut down in recovery", "shutting down"])
+def test_a_log_that_was_not_ended_in_order_ends_nowhere(state: str) -> None:
+    assert lag.ended_at(f"Database cluster state:               {state}\nLatest checkpoint location:           1/2A\n") is None
+
+
 def test_a_rewind_that_fails_leaves_it_stopped_and_fenced(tmp_path: Path) -> None:
     host, server = made(tmp_path, {**ALONE, "databases": ["shop"]})
     server.fence()
@@ -207,16 +225,19 @@ def test_a_standby_is_promoted_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "limits", "says"),
     [
-        ({}, standby.Limits(0, 0), ""),
-        ({"lag_bytes": 5}, standby.Limits(4), "5 bytes behind"),
-        ({"lag_bytes": 5}, standby.Limits(5), ""),
-        ({"lag_bytes": 5}, standby.Limits(-1, 900), "900.5 s behind"),
-        ({"status": None}, standby.Limits(9), "does not stream"),
-        ({"standby": False}, standby.Limits(9), "no standby"),
+        ({}, lag.Limits(0, 0), ""),
+        ({"lag_bytes": 5}, lag.Limits(4), "5 bytes behind"),
+        ({"lag_bytes": 5}, lag.Limits(5), ""),
+        ({"lag_bytes": 5}, lag.Limits(-1, 900), "900.5 s behind"),
+        ({}, lag.Limits(0, reached=101), "not replayed 1 bytes that the primary had written"),
+        ({"status": None, "lag_bytes": None}, lag.Limits(reached=101), "not replayed 1 bytes"),
+        ({"status": None, "lag_bytes": None}, lag.Limits(1, reached=101), ""),
+        ({"status": None}, lag.Limits(9), "does not stream"),
+        ({"standby": False}, lag.Limits(9), "no standby"),
     ],
 )
-def test_lag_is_judged(change: dict[str, Any], limits: standby.Limits, says: str) -> None:
-    verdict = limits.verdict(standby.parse_state(json.dumps({**STREAMS, **change})))
+def test_lag_is_judged(change: dict[str, Any], limits: lag.Limits, says: str) -> None:
+    verdict = limits.verdict(lag.parse_state(json.dumps({**STREAMS, **change})))
     assert (says in verdict) if says else not verdict
 
 
