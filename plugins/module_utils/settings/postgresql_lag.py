@@ -22,6 +22,7 @@ SELECT jsonb_build_object(
   'slot', (SELECT slot_name FROM pg_stat_wal_receiver),
   'lag_bytes', CASE WHEN pg_is_in_recovery() THEN (SELECT GREATEST(0, pg_wal_lsn_diff(GREATEST(latest_end_lsn,
     pg_last_wal_receive_lsn()), pg_last_wal_replay_lsn())) FROM pg_stat_wal_receiver) END,
+  'held_back', pg_is_in_recovery() AND pg_last_wal_receive_lsn() IS NULL AND current_setting('recovery_min_apply_delay') <> '0',
   'position', pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END,
     '0/0'),
   'replayed', extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()));
@@ -33,7 +34,8 @@ class State:
     """What a running server says of itself.
 
     `lag_seconds`: since the last replayed change, 0 when nothing is behind. `position`: where its log ends, in bytes; on a
-    standby as far as it is replayed.
+    standby as far as it is replayed. `held_back`: it has log of its own that it may not replay yet (`recovery_min_apply_delay`),
+    and asks its primary for more after that.
     """
 
     standby: bool
@@ -46,6 +48,7 @@ class State:
     lag_bytes: Optional[int] = None
     lag_seconds: Optional[float] = None
     position: int = 0
+    held_back: bool = False
 
     @property
     def holds_data(self) -> bool:
@@ -101,9 +104,8 @@ def parse_state(line: str) -> State:
     streaming = data["status"] == "streaming"
     databases = tuple(data["databases"] or ())
     address = (data["host"] or "", int(data["port"] or 0), data["slot"] or "")
-    return State(
-        bool(data["standby"]), databases, int(data["tables"]), streaming, *address, lag, seconds, int(data["position"] or 0)
-    )
+    ends = (int(data["position"] or 0), bool(data["held_back"]))
+    return State(bool(data["standby"]), databases, int(data["tables"]), streaming, *address, lag, seconds, *ends)
 
 
 def ended_at(controldata: str) -> Optional[int]:

@@ -87,7 +87,7 @@ class Standby:
         outcome = Outcome(state=self.observe())
         state, files = outcome.state, self._stale_files(source)
         copied = (self.data / "standby.signal").exists()
-        if state is not None and state.follows(source) and not files:
+        if state is not None and (state.follows(source) or state.held_back) and not files:
             return outcome
         if state is None and not (self.cluster.etc / "postgresql.conf").exists():
             outcome.steps.append("copied")
@@ -350,7 +350,7 @@ class Standby:
         self._until(lambda state: state.standby, "does not answer as a standby")
 
     def _streams(self, source: Source) -> State:
-        return self._until(lambda state: state.follows(source), f"does not stream from {source.host}")
+        return self._until(lambda state: state.follows(source) or state.held_back, f"does not stream from {source.host}")
 
     def _until(self, done: Callable[[State], bool], what: str) -> State:
         deadline = self.clock.monotonic() + STREAM_DEADLINE

@@ -20,7 +20,7 @@ from plugins.module_utils.settings.postgresql_cluster import Cluster
 SOURCE = source.Source("10.0.0.5", slot="db2", password="se'c:r\\et")
 UNIT = "postgresql@17-main.service"
 ALONE = {"standby": False, "databases": None, "tables": 0, "status": None, "host": None, "port": None, "slot": None}
-ALONE.update(lag_bytes=None, replayed=None, position=100)
+ALONE.update(lag_bytes=None, replayed=None, position=100, held_back=False)
 STREAMS = {
     **ALONE,
     "standby": True,
@@ -190,6 +190,17 @@ def test_a_fenced_server_is_stopped_and_masked_once(tmp_path: Path) -> None:
     assert not host.masked
     assert done.state is not None
     assert done.state.follows(SOURCE)
+
+
+def test_a_standby_that_may_not_replay_its_own_log_yet_is_left_alone(tmp_path: Path) -> None:
+    host, server = made(tmp_path, STREAMS)
+    (server.data / "standby.signal").touch()
+    server.ensure(SOURCE)
+    host.state = {**STREAMS, "status": None, "host": None, "held_back": True}
+    assert server.ensure(SOURCE).steps == []
+    host.state = {**host.state, "held_back": False}
+    with pytest.raises(standby.StandbyError, match="does not stream"):
+        server.ensure(SOURCE)
 
 
 def test_a_fence_says_where_the_log_ends_also_again_and_is_taken_back(tmp_path: Path) -> None:
