@@ -383,6 +383,7 @@ def _environment(
     if not app.database or not app.database.host:
         return found
     server = inventory.host(app.database.host)
+    found["server"] = {"name": server.name, "address": server.address}
     prepared = app.database.prepared_statements
     if prepared is None:
         seen = version(pooler_facts.pgbouncer) if pooler_facts else ()

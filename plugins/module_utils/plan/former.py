@@ -24,7 +24,32 @@ def apps(app: App, facts: Mapping[str, Facts]) -> tuple[App, ...]:
 
 
 def problems(inventory: Inventory, facts: Mapping[str, Facts]) -> list[Problem]:
-    """Users that cannot be kept: a pooler elsewhere has their passwords from the inventory alone."""
+    """What cannot be kept for the slots that run: users that poolers elsewhere know from the inventory alone, and servers."""
+    return _users(inventory, facts) + [problem for app in inventory.apps for problem in _servers(app, inventory, facts)]
+
+
+def _servers(app: App, inventory: Inventory, facts: Mapping[str, Facts]) -> list[Problem]:
+    """An app that runs on a server that is neither its own by now, nor one that this one follows or is followed by."""
+    if not app.database or not app.database.host:
+        return []
+    server = inventory.host(app.database.host)
+    known = {word for one in (server, *inventory.replicas(server)) for word in (one.name, one.address) if word}
+    slots = (slot for seen in facts.values() for slot in seen.standing.get(app.name, {}).values())
+    used = {str(slot["server"]["name"]): set(slot["server"].values()) for slot in slots if slot.get("server")}
+    return [
+        Problem(
+            "inventory",
+            f"slipway_apps.{app.name}.database.host",
+            f"is {server.name}, but the app runs on the database of {name}, whose rows nobody moves",
+            f"Make {server.name} a standby of {name} (group `replica`) and promote it with playbooks/promote.yml, or let the app"
+            " go first (`state: absent`)",
+        )
+        for name, words in used.items()
+        if not words & known
+    ]
+
+
+def _users(inventory: Inventory, facts: Mapping[str, Facts]) -> list[Problem]:
     return [
         Problem(
             "inventory",

@@ -20,7 +20,10 @@ PLACE = ("name", "address", "port")
 
 
 def look(root: Path = Path("/")) -> dict[str, dict[str, Any]]:
-    """By app and managed slot: `members` as edges reach it, here `instances`, `kind` of runtime, `database` (name and user)."""
+    """By app and managed slot: `members` as edges reach it, here `instances`, `kind` of runtime, `database` (name and user).
+
+    `server` (name and address) is where that database was when the host was last described: it stays there while a slot runs.
+    """
     layout = Layout(root)
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(layout.apps.glob("*.json")):
@@ -29,7 +32,7 @@ def look(root: Path = Path("/")) -> dict[str, dict[str, Any]]:
         records = {name: _document(layout.slot(path.stem, name)) for name in slots}
         serving = _serving(app, layout, path.stem)
         live = {
-            name: _standing(slot, records[name], _mapping(app.get("runtime")))
+            name: _standing(slot, records[name], app)
             for name, slot in slots.items()
             if records[name].get("state") in LIVE or (name == serving and records[name].get("state") != "stopped")
         }
@@ -38,14 +41,15 @@ def look(root: Path = Path("/")) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _standing(slot: Mapping[str, Any], record: Mapping[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
-    place = _mapping(record.get("place"))
+def _standing(slot: Mapping[str, Any], record: Mapping[str, Any], app: Mapping[str, Any]) -> dict[str, Any]:
+    place, runtime = _mapping(record.get("place")), _mapping(app.get("runtime"))
     instances = place.get("instances") or slot.get("instances") or []
     return {
         "members": [str(member) for member in slot.get("members") or []],
         "instances": [{key: one.get(key) for key in PLACE} for one in instances if isinstance(one, Mapping)],
         "kind": str(_mapping(place.get("runtime")).get("kind") or runtime.get("kind") or ""),
         "database": dict(_mapping(place.get("database"))),
+        "server": dict(_mapping(_mapping(app.get("environment")).get("server"))),
     }
 
 

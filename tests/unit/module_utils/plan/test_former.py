@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from ansible_collections.slipway.server.plugins.module_utils.plan.build import build
 from ansible_collections.slipway.server.plugins.module_utils.plan.parse import Raw, parse
 
@@ -41,3 +42,23 @@ def test_with_a_standby_a_database_may_change_and_a_user_may_not() -> None:
     (line,) = refused(pair(), running("spotik_production", "before"))
     assert "slipway_apps.spotik.database.user: is `spotik`, but a slot that runs is `before`" in line
     assert "Keep `before`" in line
+
+
+def served_by(name: str, address: str) -> Any:
+    slot = {"members": [], "instances": [], "kind": "docker", "server": {"name": name, "address": address}}
+    return facts(standing={"spotik": {"blue": slot}})
+
+
+def test_an_app_that_runs_is_not_led_to_a_server_without_its_rows() -> None:
+    (line,) = refused(fleet(), served_by("db9", "10.87.0.99"))
+    assert "slipway_apps.spotik.database.host: is db1, but the app runs on the database of db9, whose rows nobody moves" in line
+    assert "promote.yml" in line
+
+
+@pytest.mark.parametrize(("name", "address"), [("db1", "10.87.0.99"), ("db9", "10.87.0.13"), ("db1", "")])
+def test_a_server_may_change_its_name_or_its_address(name: str, address: str) -> None:
+    assert refused(fleet(), served_by(name, address)) == []
+
+
+def test_after_a_promotion_the_former_primary_is_still_the_same_database() -> None:
+    assert refused(pair(), served_by("db2", "")) == []

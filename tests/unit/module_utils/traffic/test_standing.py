@@ -10,6 +10,7 @@ from ansible_collections.slipway.server.plugins.module_utils.traffic.standing im
 from tests.unit.module_utils.traffic.world import CONFIG
 
 STATE = "var/lib/slipway/shop"
+SERVER = {"name": "db1", "address": "10.0.0.5"}
 
 
 def write(root: Path, path: str, value: Any) -> None:
@@ -23,14 +24,20 @@ def test_an_edge_tells_the_slot_that_it_sends_requests_to(tmp_path: Path) -> Non
     write(tmp_path, f"{STATE}/traffic.json", {"releases": {"green": "v2"}})
     write(tmp_path, f"{STATE}/flags/green", "")
     assert look(tmp_path) == {
-        "shop": {"green": {"members": ["10.0.0.1:3010", "10.0.0.2:3010"], "instances": [], "kind": "", "database": {}}}
+        "shop": {
+            "green": {"members": ["10.0.0.1:3010", "10.0.0.2:3010"], "instances": [], "kind": "", "database": {}, "server": {}}
+        }
     }
     write(tmp_path, f"{STATE}/slots/green.json", {"state": "stopped"})
     assert look(tmp_path) == {}, "it runs on other hosts alone"
 
 
 def test_a_host_tells_what_runs_as_it_was_started(tmp_path: Path) -> None:
-    write(tmp_path, "etc/slipway/apps/shop.json", {**CONFIG, "edge": False, "runtime": {"kind": "docker"}})
+    write(
+        tmp_path,
+        "etc/slipway/apps/shop.json",
+        {**CONFIG, "edge": False, "runtime": {"kind": "docker"}, "environment": {"server": SERVER}},
+    )
     started = {"name": "shop@blue-1.service", "address": "10.0.0.1", "port": 3000, "number": 1}
     place = {"runtime": {"kind": "systemd"}, "instances": [started], "database": {"name": "old", "user": "shop"}}
     write(tmp_path, f"{STATE}/slots/blue.json", {"state": "standby", "place": place})
@@ -39,6 +46,7 @@ def test_a_host_tells_what_runs_as_it_was_started(tmp_path: Path) -> None:
     assert list(found) == ["blue"]
     assert found["blue"]["kind"] == "systemd"
     assert found["blue"]["database"] == {"name": "old", "user": "shop"}
+    assert found["blue"]["server"] == SERVER
     assert found["blue"]["instances"] == [{"name": "shop@blue-1.service", "address": "10.0.0.1", "port": 3000}]
 
 
