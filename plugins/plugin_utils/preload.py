@@ -28,6 +28,7 @@ SOURCES = ("ansible.module_utils.", *(f"{OWN}{folder}." for folder in ("guard", 
 """Beginnings of the names of what most modules import."""
 LOADED = (proof, readback)
 """With them nearly all of that is loaded."""
+IMPORTS = (ast.Import, ast.ImportFrom)
 RARELY = (100_000, 50, 100)
 """Thresholds of `gc`: new objects before a search among them, such searches before one among older ones, and so on."""
 
@@ -48,9 +49,16 @@ def collect_rarely() -> None:
 
 
 @functools.cache
-def parsed(source: Union[str, bytes]) -> Any:
-    """The tree of a source."""
-    return compile(source, "<module>", "exec", ast.PyCF_ONLY_AST)
+def parsed(source: Union[str, bytes]) -> ast.Module:
+    """The imports of a source as a tree: those at its top first, as ever, and those below in one branch.
+
+    Ansible looks for nothing else, and goes through every tree for each task.
+    """
+    tree = ast.parse(source)
+    top = [node for node in tree.body if isinstance(node, IMPORTS)]
+    below = [node for node in ast.walk(tree) if isinstance(node, IMPORTS) and node not in top]
+    branch = ast.If(test=ast.Constant(value=True), body=below, orelse=[])
+    return ast.Module(body=[*top, branch], type_ignores=[])
 
 
 def _compile(source: Any, filename: Any, mode: str, flags: int = 0) -> Any:

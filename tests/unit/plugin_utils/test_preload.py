@@ -43,6 +43,20 @@ def test_what_is_parsed_here_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch
     assert preload.parsed.cache_info().hits > before.hits
 
 
+def test_every_import_is_found_and_those_below_are_optional() -> None:
+    source = (
+        "import ansible.module_utils.a\n"
+        "def f():\n    from ansible.module_utils.b import c\n"
+        "try:\n    import ansible.module_utils.d\nexcept ImportError:\n    pass\n"
+        "x = {'no': 'import'}\n"
+    )
+    found = [module_common.ModuleDepFinder("m", tree) for tree in (preload.parsed(source), ast.parse(source))]
+    assert found[0].submodules == found[1].submodules
+    assert found[0].optional_imports == found[1].optional_imports
+    assert len(found[0].submodules) == 3
+    assert len(found[0].optional_imports) == 2
+
+
 def test_what_is_to_run_is_compiled_as_ever() -> None:
     space: dict[str, int] = {}
     exec(preload._compile("x = 1", "x.py", "exec"), space)
