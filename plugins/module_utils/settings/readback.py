@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import grp
-import hashlib
-import http.client
 import pwd
 import re
 import socket
-import ssl
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +15,7 @@ from typing import Any, Callable, Optional
 
 from ..host.runner import Result, Runner
 from ..host.state import name_of
-from . import psql, redis_client, sandbox_seen
+from . import psql, sandbox_seen
 from .sysctl import in_container, is_short, normal, normal_key, reachable, writes_live
 
 LIMIT_NAMES = {
@@ -291,6 +288,9 @@ class Reader:
             yield Mismatch(f"port {port} of {address} from here", "closed" if closed else "open", found, remedy)
 
     def _redis(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        # Not above, as `answers` below: few hosts need them, and each module of each task would read them.
+        from . import redis_client
+
         return [Mismatch(*row) for row in redis_client.look(check)]
 
     def _sandbox(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
@@ -316,14 +316,16 @@ class Reader:
                 return
 
     def _answer(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
+        from . import answers
+
         wanted, url = int(check.get("status", 200)), str(check["url"])
         try:
-            status, headers = fetch(check)
-        except (OSError, http.client.HTTPException, ssl.SSLError) as error:
+            status, headers = answers.fetch(check)
+        except OSError as error:
             if not check.get("refused"):
                 yield Mismatch(url, f"status {wanted}", f"no answer ({error})", "See the log of the service.")
             return
-        except OtherCertificate as error:
+        except answers.OtherCertificate as error:
             yield Mismatch(url, str(error.declared), f"certificate {error.served}", "The service has not read the new file.")
             return
         if check.get("refused"):
@@ -401,53 +403,3 @@ def listening(proc: Path, port: int) -> set[str]:
                 words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
                 found.add(socket.inet_ntop(family, b"".join(words)))
     return found
-
-
-class OtherCertificate(Exception):
-    """A service shows another certificate than the declared one; both are SHA-256 fingerprints."""
-
-    def __init__(self, path: Path, declared: str, served: str) -> None:
-        self.declared, self.served = f"certificate {declared} ({path})", served
-        super().__init__(f"{self.declared} is not served")
-
-
-def compare_certificate(path: Path, served: bytes) -> None:
-    """Raise OtherCertificate unless `served` (DER) is the first certificate in the PEM file `path`; OSError when unreadable."""
-    text = path.read_text(encoding="ascii", errors="replace")
-    footer = "-----END CERTIFICATE-----"
-    declared = ssl.PEM_cert_to_DER_cert(text[text.find("-----BEGIN CERTIFICATE-----") : text.find(footer) + len(footer)])
-    if declared != served:
-        raise OtherCertificate(path, hashlib.sha256(declared).hexdigest()[:16], hashlib.sha256(served).hexdigest()[:16])
-
-
-def fetch(check: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
-    """Status and headers of one request; `connect` is the address to connect to, `host` the name asked for.
-
-    Raises OSError or HTTPException when there is no answer, OtherCertificate when the one served is not the first one in
-    the file `certificate`.
-    """
-    scheme, rest = str(check["url"]).split("://", 1)
-    authority, _slash, path = rest.partition("/")
-    name, _colon, port = authority.partition(":")
-    address = str(check.get("connect") or name)
-    number = int(port or (443 if scheme == "https" else 80))
-    raw = socket.create_connection((address, number), timeout=float(check.get("timeout", 10)))
-    try:
-        stream: socket.socket = raw
-        if scheme == "https":
-            context = ssl.create_default_context(cafile=check.get("ca"))
-            if check.get("insecure"):
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            stream = context.wrap_socket(raw, server_hostname=str(check.get("host") or name))
-            if check.get("certificate"):
-                compare_certificate(Path(str(check["certificate"])), stream.getpeercert(True) or b"")
-        connection = http.client.HTTPConnection(name, number)
-        connection.sock = stream
-        connection.request("GET", "/" + path, headers={"Host": str(check.get("host") or name), "Connection": "close"})
-        answer = connection.getresponse()
-        headers = {key.lower(): value for key, value in answer.getheaders()}
-        connection.close()
-        return answer.status, headers
-    finally:
-        raw.close()

@@ -2,16 +2,13 @@
 from __future__ import annotations
 
 import http.server
-import ssl
 import threading
 
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.host.runner import Result, Runner
 from ansible_collections.slipway.server.plugins.module_utils.settings.readback import (
-    OtherCertificate,
     Reader,
     at_least,
-    compare_certificate,
     listening,
     parse_limit,
 )
@@ -170,14 +167,6 @@ def test_http(proc):
     assert read(proc, {"kind": "http", "url": url, "refused": True}) == []
     assert read(proc, {**there, "closed": True}) == []
     assert "declared open, effective closed" in read(proc, there)[0]
-
-
-def test_served_certificate_is_compared_with_the_file(tmp_path):
-    path = tmp_path / "fullchain.pem"
-    path.write_text(ssl.DER_cert_to_PEM_cert(b"leaf") + ssl.DER_cert_to_PEM_cert(b"issuer"))
-    compare_certificate(path, b"leaf")
-    with pytest.raises(OtherCertificate, match="is not served"):
-        compare_certificate(path, b"issuer")
 
 
 def test_limit_of_children(proc):
