@@ -29,6 +29,7 @@ PACKAGES: Mapping[str, Sequence[str]] = {
 OPTIONS: Mapping[str, Sequence[str]] = {
     "base_auditd": ("auditd",),
     "base_fail2ban": ("fail2ban", "nftables", "python3-systemd"),
+    "base_hostname": ("libnss-myhostname",),
 }
 """What role base installs besides when the inventory switches an option on."""
 EVERYWHERE = ("base", "unattended_upgrades", "ufw", "sshd")
@@ -68,6 +69,7 @@ def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str,
         roles.append("docker")
     packages |= {name for role in roles for name in PACKAGES[role]}
     packages |= {name for option, names in OPTIONS.items() if host.overrides.get(option) for name in names}
+    packages |= set(host.overrides.get("base_packages") or ())
     if host.overrides.get("postgresql_version"):
         packages -= set(PACKAGES["postgresql"])  # the role installs the chosen one, from a repository that it adds first
     wanted = [{"host": str(entry["host"]), "ca": str(entry.get("ca") or "")} for entry in registries] if docker else []

@@ -50,12 +50,12 @@ OVERRIDES = DICT_OVERRIDES + LIST_OVERRIDES + NUMBER_OVERRIDES + OTHER_OVERRIDES
 # Not planned, but other values depend on them.
 CHECKED_ONLY = ("nginx_listen_backlog", "nginx_upstream_keepalive_timeout", "redis_maxmemory_mb", "redis_max_clients", *PROMISES)
 # The packages of a host depend on them.
-SWITCHES = ("base_auditd", "base_fail2ban")
+INSTALLS: Mapping[str, type] = {"base_auditd": bool, "base_fail2ban": bool, "base_hostname": str, "base_packages": list}
 HOST_VARIABLES = (
     *("slipway_address", "slipway_primary", "ansible_host", "ansible_port", "ansible_user", "sshd_ports", parse_pairs.VARIABLE),
     *OVERRIDES,
     *CHECKED_ONLY,
-    *SWITCHES,
+    *INSTALLS,
 )
 
 
@@ -219,13 +219,13 @@ def _host(name: str, raw: Raw, facts: Optional[Mapping[str, Facts]]) -> tuple[Ho
     else:
         read.fail("sshd_ports", "is not a list of port numbers", "Write numbers from 1 to 65535, e.g. [22]")
     overrides: dict[str, Any] = {}
-    for key in OVERRIDES + CHECKED_ONLY + SWITCHES:
+    for key in (*OVERRIDES, *CHECKED_ONLY, *INSTALLS):
         value = variables.get(key)
         if value is None:
             continue
         wanted: Any = (
-            bool
-            if key in SWITCHES
+            INSTALLS[key]
+            if key in INSTALLS
             else dict
             if key in DICT_OVERRIDES
             else list

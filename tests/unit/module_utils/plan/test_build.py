@@ -129,10 +129,11 @@ def test_a_chosen_version_of_postgresql_is_the_role_s_business_and_sized() -> No
 
 
 def test_options_of_role_base_bring_their_packages() -> None:
-    inventory, problems = parse(fleet(db1={"base_fail2ban": True, "base_auditd": False}))
+    options = {"base_fail2ban": True, "base_auditd": False, "base_hostname": "db", "base_packages": ["debsums"]}
+    inventory, problems = parse(fleet(db1=options))
     assert problems == []
     wanted = {host: set(of_host["preflight_packages"]) for host, of_host in demands(inventory, []).items()}
-    assert {"fail2ban", "nftables"} <= wanted["db1"]
+    assert {"fail2ban", "nftables", "libnss-myhostname", "debsums"} <= wanted["db1"]
     assert not {"auditd", "aide"} & wanted["db1"]
     assert "fail2ban" not in wanted["web1"]
     _inventory, problems = parse(fleet(db1={"base_fail2ban": "yes"}))
