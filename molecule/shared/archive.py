@@ -9,10 +9,13 @@ What is installed in the same version and asked for by exactly that version come
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 SUFFIX = "+slipway" + sys.argv[1]
@@ -44,8 +47,30 @@ def together(names: list[str]) -> list[str]:
     return list(found)
 
 
+def parts(package: bytes) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of a package's parts, which are an `ar` archive."""
+    at = 8
+    while at < len(package):
+        name, size = package[at : at + 16].decode().strip(), int(package[at + 48 : at + 58])
+        yield name, package[at + 60 : at + 60 + size]
+        at += 60 + size + size % 2
+
+
+def part(name: str, content: bytes) -> bytes:
+    """One part as it stands in the archive."""
+    return f"{name:16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode() + content + b"\n" * (len(content) % 2)
+
+
+def packed(tree: Path) -> bytes:
+    """The files that describe a package."""
+    found = io.BytesIO()
+    with tarfile.open(fileobj=found, mode="w:gz") as archive:
+        archive.add(tree, arcname=".")
+    return found.getvalue()
+
+
 def repack(name: str, folder: Path) -> Path:
-    """The package with a higher version."""
+    """The package with a higher version; its files go along as they are packed."""
     version, tree = field("Version", name), folder / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     old = next(
@@ -53,12 +78,14 @@ def repack(name: str, folder: Path) -> Path:
         for path in (*Path("/var/cache/apt/archives").glob(f"{name}_*.deb"), *folder.glob(f"{name}.deb"))
         if out("dpkg-deb", "--field", str(path), "Version").strip() == version
     )
-    out("dpkg-deb", "--raw-extract", str(old), str(tree))
-    control = tree / "DEBIAN/control"
+    out("dpkg-deb", "--control", str(old), str(tree))
+    control = tree / "control"
     text = control.read_text().replace(f"(= {version})", f"(= {version}{SUFFIX})")
     control.write_text(re.sub(r"^Version: .*$", f"Version: {version}{SUFFIX}", text, flags=re.MULTILINE))
     made = folder / f"{name}.deb"
-    out("dpkg-deb", "--build", "--root-owner-group", "-Zgzip", "-z1", str(tree), str(made))
+    described = ("control.tar.gz", packed(tree))
+    content = (described if each.startswith("control.tar") else (each, data) for each, data in parts(old.read_bytes()))
+    made.write_bytes(b"!<arch>\n" + b"".join(part(*each) for each in content))
     shutil.rmtree(tree)
     return made
 
