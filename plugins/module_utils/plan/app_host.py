@@ -334,7 +334,8 @@ def _change(app: App, inventory: Inventory) -> dict[str, Any]:
 def _migrations(app: App, declared: Migrations, inventory: Inventory) -> dict[str, Any]:
     """A migration goes past the pooler: it may run for long, and its session has timeouts of its own."""
     name = app.migration_host()
-    backup: dict[str, Any] = {"max_age": declared.backup_max_age}
+    # The role looks where this says, also when there is nothing to be read: delegation is worked out before `when`.
+    backup: dict[str, Any] = {"max_age": declared.backup_max_age, "host": name}
     if declared.backup_command:
         backup["command"] = declared.backup_command
     elif declared.backup_file or app.database:

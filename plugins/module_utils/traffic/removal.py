@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..guard.deadman import Timer
+from . import crew
 from .config import App, Runtime
 from .errors import SlipwayError
 from .host import Host
@@ -79,6 +80,13 @@ class Removal:
                     slots.remove(slot)
                     slots.end(slot, driver, owner)
                 ended += running
+            # None of them belongs here any more, and a handover might never come by.
+            for place in crew.strays(self.host, self.app):
+                if not crew.over(place.process().identity()):
+                    if write:
+                        place.quiet()
+                        place.stop()
+                    ended.append(place.instance.name)
         return Removed(sorted(ended), [])
 
     def _refuse(self) -> None:
@@ -95,8 +103,8 @@ class Removal:
         app, host = self.app, self.host
         places = [place for slot in self.slots if slot.instances for place in Slots(host, app).driver(slot).places]
         ended = [place.instance.name for place in places if place.process().identity().alive]
-        crew = Workers(host, app).observe() if mine(app) else []
-        ended += [one.name for one in crew if one.alive and app.slot(one.slot).managed]
+        workers = Workers(host, app).observe() if mine(app) else []
+        ended += [one.name for one in workers if one.alive and app.slot(one.slot).managed]
         site = [self.site] if self.site.exists() else []
         return Removed(sorted(ended), [str(path) for path in (*site, *self._renewals(), *self._paths())])
 

@@ -9,7 +9,7 @@ from .config import App
 from .host import Host
 
 AGAIN = 0.5
-"""Seconds until nginx is asked once more: it may be starting anew."""
+"""Seconds until nginx is asked once more: one that starts anew refuses at once, one that hangs would hang again."""
 
 
 def trouble(host: Host, app: App) -> Optional[str]:
@@ -24,9 +24,9 @@ def astray(host: Host, app: App) -> Optional[str]:
     if host.disk.read(host.layout.site(app.name)) is None:
         return None
     flags = host.flags(app)
-    before = flags.shares()
+    before, begun = flags.shares(), host.clock.monotonic()
     told = host.sensors.chosen(app)
-    if told.slot is None:
+    if told.slot is None and host.clock.monotonic() - begun < AGAIN:
         host.clock.sleep(AGAIN)
         told = host.sensors.chosen(app)
     if told.slot is None:

@@ -160,6 +160,18 @@ def test_migrations_go_past_the_pooler_from_one_host() -> None:
     assert found["backup"] == {"max_age": 3600, "file": "/var/lib/slipway/backups/spotik_production.json", "host": "db1"}
 
 
+def test_without_a_database_the_record_of_a_backup_belongs_to_the_host_of_the_migrations() -> None:
+    app = {**spotik(), **CHANGE}
+    del app["database"]
+    for backup in ({}, {"command": "cat /root/backup.json"}, {"file": "/root/backup.json"}):
+        app["migrations"] = {**CHANGE["migrations"], "backup": backup}
+        assert planned(fleet(app)).hosts["web1"]["app_apps"]["spotik"]["migrations"]["backup"] == {
+            "max_age": 3600,
+            "host": "web1",
+            **backup,
+        }
+
+
 def test_what_belongs_to_a_change_reaches_the_host_command() -> None:
     app = {**spotik(), **CHANGE}
     found = planned(fleet(app)).hosts["web1"]["app_apps"]["spotik"]

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from ansible_collections.slipway.server.plugins.module_utils.traffic import recovery, served, status
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cli import main
+from ansible_collections.slipway.server.plugins.module_utils.traffic.config import App
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
 from ansible_collections.slipway.server.plugins.module_utils.traffic.run import Request
+from ansible_collections.slipway.server.plugins.module_utils.traffic.sensors import Chosen
 
 from .world import CONFIG, World
 
@@ -59,6 +61,20 @@ def test_nginx_that_is_silent_is_trouble_and_one_without_the_site_is_not_asked(w
     assert str(served.trouble(world.host, world.app)).startswith("nginx does not answer for shop.example: connection refused")
     world.layout.site("shop").unlink()
     assert served.trouble(world.host, world.app) is None
+
+
+@pytest.mark.parametrize(("takes", "asked"), [(0.1, 2), (2.0, 1)])
+def test_one_that_hangs_is_not_asked_twice(world: World, monkeypatch: pytest.MonkeyPatch, takes: float, asked: int) -> None:
+    looks = []
+
+    def chosen(app: App) -> Chosen:
+        looks.append(app.name)
+        world.clock.sleep(takes)
+        return Chosen(None, "no answer")
+
+    monkeypatch.setattr(world.sensors, "chosen", chosen)
+    assert served.trouble(world.host, world.app) is not None
+    assert len(looks) == asked
 
 
 def test_flags_of_a_canary_that_no_transaction_explains_are_told_and_removed(world: World) -> None:

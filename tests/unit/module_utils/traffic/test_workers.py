@@ -15,6 +15,7 @@ from ansible_collections.slipway.server.plugins.module_utils.traffic import cli,
 from ansible_collections.slipway.server.plugins.module_utils.traffic.cutover import Cutover
 from ansible_collections.slipway.server.plugins.module_utils.traffic.drivers import Artifact
 from ansible_collections.slipway.server.plugins.module_utils.traffic.errors import SlipwayError
+from ansible_collections.slipway.server.plugins.module_utils.traffic.removal import Removal
 from ansible_collections.slipway.server.plugins.module_utils.traffic.run import Request
 from ansible_collections.slipway.server.plugins.module_utils.traffic.workers import (
     HANDED_OVER,
@@ -294,6 +295,18 @@ def test_what_is_outdated_or_not_described_any_more(world: World) -> None:
     world.config["workers"] = [one for one in world.config["workers"] if one["name"] != "queue"]
     world.layout.config("shop").write_text(json.dumps(world.config), encoding="utf-8")
     assert crew(world).move(HANDED_OVER, "blue")["steps"] == [f"quiet {BLUE[0]}, {BLUE[1]}", f"stop {BLUE[0]}, {BLUE[1]}"]
+
+
+def test_an_edge_that_the_application_has_left_ends_them(world: World) -> None:
+    move(world, "blue")
+    world.config["workers"] = [{**one, "instances": [], "at": ["web2"]} for one in world.config["workers"]]
+    world.layout.config("shop").write_text(json.dumps(world.config), encoding="utf-8")
+    left = Removal(world.host, world.host.app("shop"))
+    assert left.run("alice", write=False, keep_edge=True).ended == sorted(BLUE)
+    assert everything(world) == BLUE
+    assert left.run("alice", keep_edge=True).ended == sorted(BLUE)
+    assert everything(world) == []
+    assert left.run("alice", keep_edge=True).ended == []
 
 
 def test_not_before_the_move_is_confirmed(world: World) -> None:
