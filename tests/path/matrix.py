@@ -15,33 +15,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tests.fleet import hosts
-from tests.fleet.shell import ROOT, FleetError, run
+from tests.fleet.shell import ROOT, FleetError
+from tests.path.lane import Answers, Asking, Lane, other, other_release
+from tests.path.moments import FIRST, LAST, RECOVERY, STATES, Move, deadline
 from tests.path.system import System
 
-AGENT = Path(__file__).with_name("agent.py")
 RESULTS = ROOT / ".cache" / "matrix.json"
-STATES = ("STAGED", "CANARY", "SWITCHED", "BAKING", "HOLD", "CONFIRM")
-DEADLINE = 10.0
-"""Seconds after the switch until the dead man takes an unconfirmed one back."""
-CANARY_DEADLINE = 1.5 + 30.0
-"""The same for a canary: its patience, and the grace of run.py."""
-RECOVERY = 4.0
-"""Seconds that a busy machine may need on top: to start the dead man, to ask the old slot, to ask again."""
-TIMES: dict[str, Any] = {
-    "gate": {"successes": 2, "interval": 0.5, "min_healthy": 2.0, "deadline": 15, "timeout": 2, "warmup": []},
-    "canary": {"steps": [50], "dwell": 1.5, "patience": 1.5},
-    "verdict": {"min_samples": 1000, "on_inconclusive": "pass"},
-    "bake": 2,
-    "confirm_deadline": DEADLINE,
-    "standby": 3600,
-    # The time between the switch and its proof, long enough to be hit.
-    "hooks": {"switched": [{"command": "sleep 1.2", "on_failure": "warn"}]},
-}
 FILL = """
 dd if=/dev/zero of={state}/filler bs=64k 2>/dev/null
 dd if=/dev/zero of={state}/filler bs=1 oflag=append conv=notrunc 2>/dev/null
@@ -65,25 +48,12 @@ systemctl restart nginx
 """
 SESSIONS = "for try in $(seq 50); do pkill -9 -f 'ssh[d].*: root' && exit 0; sleep 0.05; done; exit 1"
 CLOCK = "/usr/lib/slipway/slipway/host/clock.py"
-JUMP = "sed -i 's/return time.time().*/return time.time() + {seconds}/' " + CLOCK
+# For a running process, too: the library on the host looks for a file whenever it looks at the clock.
+SHIFT = "/run/slipway-jump"
+JUMPED = f'time.time() + (float(open("{SHIFT}").read()) if __import__("os").path.exists("{SHIFT}") else 0)'
+JUMPS = f"sed -i 's|return time.time()$|return {JUMPED}|' {CLOCK}"
+NO_JUMPS = f"sed -i 's|return time.time() .*|return time.time()|' {CLOCK}; rm -f {SHIFT}"
 BROKEN = "/etc/nginx/conf.d/broken.conf"
-
-
-@dataclass
-class Answers:
-    """What came through nginx: when each request began and ended, and the release that answered well, else None."""
-
-    seen: list[tuple[float, float, str | None]] = field(default_factory=list)
-
-    def dark(self, since: float, until: float) -> float:
-        """Seconds of the longest time without a good answer."""
-        good = [since, *(end for begun, end, release in self.seen if release and since <= begun and end <= until), until]
-        return max(later - earlier for earlier, later in zip(good, good[1:], strict=False))
-
-    @property
-    def failed(self) -> int:
-        """Requests without a good answer."""
-        return sum(release is None for _begun, _end, release in self.seen)
 
 
 @dataclass
@@ -109,145 +79,107 @@ class Cell:
         return f"{word} {self.dark:.1f}"
 
 
-class Lane:
-    """One host with its application."""
-
-    def __init__(self, system: System) -> None:
-        self.system = system
-        self.app = system.app
-        self.host = system.edge
-        self.container = hosts.container_name(system.fleet, system.edge)
-        self.state = f"/var/lib/slipway/{system.app}"
-        self.number = 0
-        self.release = ""
-
-    def agent(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """Have the agent do something on the host; raises FleetError."""
-        argv = ["docker", "exec", "--interactive", self.container, "python3", "-", verb]
-        answer = run([*argv, json.dumps({"app": self.app, **arguments})], input=AGENT.read_text(), timeout=120)
-        return dict(json.loads(answer.splitlines()[-1]))
-
-    def shell(self, script: str) -> str:
-        """Run a script on the host."""
-        return self.system.on(self.host, "sh", "-c", script.format(state=self.state))
-
-    def unit(self, slot: str) -> str:
-        """The unit of the one instance of a slot."""
-        return f"{self.app}@{slot}-1.service"
-
-    def kill(self, unit: str) -> None:
-        """kill -9 of the main process of a unit; its systemd does what it was told to do then."""
-        self.shell(f"kill -9 $(systemctl show --property=MainPID --value {unit})")
-
-    def idle(self) -> str:
-        """The slot that has no traffic."""
-        return _other(str(self.agent("look")["active"]))
-
-    def prepare(self) -> None:
-        """Both slots run a release, and all times are short."""
-        known = json.loads((self.system.files / "releases.json").read_text())
-        self.agent("tune", **TIMES)
-        other, release = self.idle(), "v2" if self.system.release() == "v1" else "v1"
-        self.shell("mkdir -p {state}/runs")
-        run(["docker", "cp", known[release]["archive"], f"{self.container}:{self.state}/release.tar.gz"])
-        self.agent("start", to=other, release=release, archive=f"{self.state}/release.tar.gz")
-
-    def ready(self) -> tuple[str, str]:
-        """The idle slot and its release, once both slots are well and nothing is open."""
-        self.shell("rm -f {state}/bad/*")
-        for slot in ("blue", "green"):
-            self.shell(f"systemctl reset-failed {self.unit(slot)} 2>/dev/null; systemctl start {self.unit(slot)}")
-        found = self.agent("ready")
-        return str(found["target"]), str(found["release"])
-
-
-class Asking(threading.Thread):
-    """Asks through nginx every 0.2 s on a fresh connection while the block runs."""
-
-    def __init__(self, system: System) -> None:
-        super().__init__(daemon=True)
-        self.system, self.answers, self.ended = system, Answers(), threading.Event()
-        self.address = system.address(system.edge)
-
-    def __enter__(self) -> Answers:
-        self.start()
-        return self.answers
-
-    def __exit__(self, *_error: object) -> None:
-        self.ended.set()
-        self.join()
-
-    def run(self) -> None:
-        """Until the end."""
-        while not self.ended.is_set():
-            begun, release = time.time(), None
-            with suppress(OSError, ValueError, KeyError, EOFError):
-                status, headers, _body = self.system.get("/version", timeout=2, address=self.address)
-                release = headers["x-release"] if status == 200 else None
-            self.answers.seen.append((begun, time.time(), release))
-            self.ended.wait(max(0.0, begun + 0.2 - time.time()))
-
-
 @dataclass(frozen=True)
 class Fault:
-    """A fault: what it does to a lane (with the target of the move), how it is mended, and outcomes that it may have."""
+    """A fault: what it does to the lane of a move, how it is mended, and outcomes that it may have."""
 
     name: str
-    make: Callable[[Lane, str, str], None]
+    make: Callable[[Move], object]
     outcomes: frozenset[str]
-    mend: Callable[[Lane], None] = lambda _lane: None
-    before: Callable[[Lane], None] = lambda _lane: None
-    after: Callable[[Lane], None] = lambda _lane: None
-    states: tuple[str, ...] = STATES
+    mend: Callable[[Lane], object] = lambda _lane: None
+    before: Callable[[Lane], object] = lambda _lane: None
+    after: Callable[[Lane], object] = lambda _lane: None
 
 
-def _other(slot: str) -> str:
-    return "green" if slot == "blue" else "blue"
+def _kill_run(move: Move) -> None:
+    """What is at work in that state."""
+    app, left = move.lane.app, other(move.target)
+    if move.state == "GATED":
+        move.lane.shell("pkill -9 -f '^python3 - migrate'")
+    elif move.state == "CONFIRM":
+        move.tried = True
+        move.lane.agent("confirm", txn=move.txn, kill=True)
+    else:
+        move.lane.kill(f"slipway-{app}-retire-{left}.service" if move.state in LAST else f"slipway-{app}-move.service")
 
 
-def _second(lane: Lane, target: str, txn: str) -> None:
-    """Another release is refused, the same one attaches."""
-    refused = lane.agent("begin", to=target, release="v9", txn=f"{txn}-other")
-    if refused.get("kind") != "Busy":
-        raise FleetError(f"a second transaction was not refused: {refused}")
-    if lane.agent("begin", to=target, release=lane.release, txn=txn)["refused"]:
-        raise FleetError("a second run of the same transaction does not attach")
+def _kill_session(move: Move) -> None:
+    assert move.follower is not None
+    move.lane.shell(SESSIONS)
+    move.follower.wait(timeout=30)
+    assert move.follower.returncode != 0, "the session ended by itself"
 
 
-def _broken(lane: Lane, _target: str, _txn: str) -> None:
-    lane.shell(f"echo 'no such directive;' >{BROKEN}; ! nginx -t 2>/dev/null")
+def _second(move: Move) -> None:
+    """Another release is refused, the same one attaches. A slot that is being drained may be asked to serve again."""
+    lane = move.lane
+    if move.state in LAST:
+        back = replace(move, target=other(move.target), release=other_release(move.release), txn=f"{move.txn}-other", tried=False)
+        back.begin({})
+        move.target, move.release, move.txn, move.state = back.target, back.release, back.txn, "STAGED"
+        move.tried = False
+        return
+    asked = {"to": move.target, "release": "v9", "txn": f"{move.txn}-other"}
+    for verb in ("begin", "migrate") if move.state == "GATED" else ("begin",):
+        refused = lane.agent(verb, **asked)
+        if refused.get("kind") != "Busy":
+            raise FleetError(f"a second transaction was not refused: {refused}")
+    if move.state not in FIRST:
+        said = lane.agent("begin", to=move.target, release=move.release, txn=move.txn)
+        if said["refused"]:
+            raise FleetError(f"a second run of the same transaction does not attach: {said}")
 
 
-def _restart(lane: Lane, _target: str, _txn: str) -> None:
-    hosts.restart(lane.system.fleet, lane.host)
+def _restart(move: Move) -> None:
+    if move.state == "CONFIRM":
+        _kill_run(move)
+    hosts.restart(move.lane.system.fleet, move.lane.host)
+
+
+def _full(move: Move) -> None:
+    move.full = True
+    move.lane.shell(FILL)
+
+
+def _jump(seconds: int) -> Callable[[Move], object]:
+    return lambda move: move.lane.shell(f"echo {seconds} >{SHIFT}.new; mv {SHIFT}.new {SHIFT}")
 
 
 ENDED = frozenset({"confirmed"})
 BACK = frozenset({"rolled_back", "aborted"})
 FAULTS = (
-    Fault("kill -9 run", lambda lane, _to, _txn: lane.kill(f"slipway-{lane.app}-move.service"), BACK | ENDED,
-          states=("STAGED", "CANARY", "SWITCHED", "BAKING", "CONFIRM")),
-    Fault("kill -9 SSH session", lambda lane, _to, _txn: lane.shell(SESSIONS) and None, ENDED,
-          states=("STAGED", "CANARY", "SWITCHED", "BAKING")),
-    Fault("kill -9 nginx", lambda lane, _to, _txn: lane.kill("nginx.service"), BACK | ENDED),
-    Fault("kill -9 new slot", lambda lane, to, _txn: lane.kill(lane.unit(to)), BACK | ENDED),
-    Fault("kill -9 old slot", lambda lane, to, _txn: lane.kill(lane.unit(_other(to))), ENDED),
-    Fault("host restart", _restart, BACK | ENDED, states=STATES[:-1]),
-    Fault("full disk", lambda lane, _to, _txn: lane.shell(FILL) and None, BACK | ENDED, lambda lane: lane.shell(EMPTY) and None,
-          lambda lane: lane.shell(MOUNT) and None, lambda lane: lane.shell(UNMOUNT) and None),
-    Fault("failing nginx -t", _broken, ENDED, lambda lane: lane.shell(f"rm -f {BROKEN}") and None),
-    Fault("second deploy", _second, ENDED, states=STATES),
-    Fault("clock +1 h", lambda lane, _to, _txn: lane.shell(JUMP.format(seconds=3600)) and None, ENDED,
-          lambda lane: lane.shell(JUMP.format(seconds=0)) and None),
-    Fault("clock -1 h", lambda lane, _to, _txn: lane.shell(JUMP.format(seconds=-3600)) and None, ENDED,
-          lambda lane: lane.shell(JUMP.format(seconds=0)) and None),
+    Fault("kill -9 run", _kill_run, BACK | ENDED),
+    Fault("kill -9 SSH session", _kill_session, ENDED),
+    Fault("kill -9 nginx", lambda move: move.lane.kill("nginx.service"), BACK | ENDED),
+    Fault("kill -9 new slot", lambda move: move.lane.kill(move.lane.unit(move.target)), BACK | ENDED),
+    Fault("kill -9 old slot", lambda move: move.lane.kill(move.lane.unit(other(move.target))), ENDED),
+    Fault("host restart", _restart, BACK | ENDED),
+    Fault("full disk", _full, BACK | ENDED, lambda lane: lane.shell(EMPTY), lambda lane: lane.shell(MOUNT),
+          lambda lane: lane.shell(UNMOUNT)),
+    Fault("failing nginx -t", lambda move: move.lane.shell(f"echo 'no such directive;' >{BROKEN}; ! nginx -t 2>/dev/null"), ENDED,
+          lambda lane: lane.shell(f"rm -f {BROKEN}")),
+    Fault("second deploy", _second, ENDED),
+    Fault("clock +1 h", _jump(3600), ENDED, lambda lane: lane.shell(f"rm -f {SHIFT}"), lambda lane: lane.shell(JUMPS),
+          lambda lane: lane.shell(NO_JUMPS)),
+    Fault("clock -1 h", _jump(-3600), ENDED, lambda lane: lane.shell(f"rm -f {SHIFT}"), lambda lane: lane.shell(JUMPS),
+          lambda lane: lane.shell(NO_JUMPS)),
 )  # fmt: skip
-CELLS = tuple((fault.name, state) for fault in FAULTS for state in fault.states)
+MEANINGLESS = {
+    ("kill -9 run", "LOCKED"): "nothing runs on the host: the lease is a file",
+    ("kill -9 run", "HOLD"): "the run has ended: only the dead man waits",
+    ("kill -9 SSH session", "LOCKED"): "no session stays: the lease is a file",
+    ("kill -9 SSH session", "HOLD"): "no session stays: the run has ended",
+    ("kill -9 SSH session", "CONFIRM"): "its process is that of kill -9 run",
+    ("kill -9 SSH session", "RETIRED"): "no session stays: the drain has ended",
+    ("kill -9 old slot", "RETIRED"): "the old slot has ended",
+}
+"""Cells that cannot be, and why."""
+CELLS = tuple((fault.name, state) for fault in FAULTS for state in STATES if (fault.name, state) not in MEANINGLESS)
 SHORT = (
-    ("host restart", "SWITCHED"), ("full disk", "CONFIRM"), ("kill -9 run", "CONFIRM"), ("kill -9 run", "STAGED"),
-    ("kill -9 SSH session", "CANARY"), ("kill -9 nginx", "SWITCHED"), ("kill -9 new slot", "HOLD"),
-    ("kill -9 old slot", "STAGED"), ("failing nginx -t", "SWITCHED"), ("second deploy", "BAKING"), ("clock +1 h", "BAKING"),
-    ("clock -1 h", "SWITCHED"),
+    ("host restart", "SWITCHED"), ("full disk", "CONFIRM"), ("kill -9 run", "CONFIRM"), ("kill -9 run", "PLANNED"),
+    ("kill -9 SSH session", "CANARY"), ("kill -9 nginx", "ROLLING_BACK"), ("kill -9 new slot", "HOLD"),
+    ("kill -9 old slot", "STAGED"), ("failing nginx -t", "LOCKED"), ("second deploy", "HEALTHY"), ("clock +1 h", "BAKING"),
+    ("clock -1 h", "RETIRED"), ("kill -9 run", "DRAINING"), ("kill -9 run", "GATED"),
 )  # fmt: skip
 """What CI runs: each fault and each state at least once."""
 
@@ -259,108 +191,53 @@ def play(lane: Lane, fault: Fault, state: str) -> Cell:
         fault.before(lane)
         try:
             target, release = lane.ready()
-            lane.number, lane.release = lane.number + 1, release
-            txn = f"m{int(time.time())}-{lane.number}"
+            lane.number += 1
+            move = Move(lane, target, release, f"m{int(time.time())}-{lane.number}", state, fault.name == "kill -9 SSH session",
+                        mend=lambda: fault.mend(lane) and None)  # fmt: skip
             with Asking(lane.system) as answers:
-                _move(lane, fault, state, cell, target, release, txn, answers)
+                _play(move, fault, cell, answers)
         finally:
             fault.mend(lane)
             fault.after(lane)
-    except (FleetError, AssertionError, KeyError, ValueError, subprocess.TimeoutExpired) as error:
+            if state in LAST:
+                lane.fill(lane.idle())
+    except (FleetError, AssertionError, KeyError, ValueError, OSError, subprocess.TimeoutExpired) as error:
         cell.problem = f"{type(error).__name__}: {error}"[-900:]
         lane.shell(f"systemctl stop slipway-{lane.app}-move.service || true")
         lane.shell(f"slipway recover {lane.app}; slipway unlock {lane.app}; slipway rollback {lane.app}; true")
     return cell
 
 
-def _move(lane: Lane, fault: Fault, state: str, cell: Cell, target: str, release: str, txn: str, answers: Answers) -> None:
-    session = None
-    begun = lane.agent("begin", to=target, release=release, txn=txn)
-    assert not begun["refused"], begun
-    if fault.name == "kill -9 SSH session":
-        session = _session(lane, txn)
-    wanted = {"STAGED": "PLANNED", "HOLD": "ended", "CONFIRM": "ended"}.get(state, state)
-    reached = lane.agent("reached", txn=txn, state=wanted)["reached"]
-    assert reached == wanted, f"reached {reached} instead of {state}: {lane.agent('look')}"
-    time.sleep(0.0 if state == "STAGED" else 0.3)
-    at = time.time()
-    tried = state == "CONFIRM"
-    if state == "CONFIRM" and fault.name == "kill -9 run":
-        lane.agent("confirm", txn=txn, kill=True)
-    else:
-        fault.make(lane, target, txn)
-        if tried:
-            said = lane.agent("confirm", txn=txn, twice=fault.name == "second deploy")
-            cell.reason = " ".join(said["said"])[-200:]
-    if session is not None:
-        session.wait(timeout=30)
-        assert session.returncode != 0, "the session ended by itself"
-    # While a host is down nobody serves; what counts is the time from when it is up.
-    up = time.time() if fault.name == "host restart" else at
-    found = _settle(lane, txn, state, tried, up, fault)
+def _play(move: Move, fault: Fault, cell: Cell, answers: Answers) -> None:
+    lane, state = move.lane, move.state
+    with move.reached():
+        at = time.time()
+        fault.make(move)
+        # While a host is down nobody serves; what counts is the time from when it is up.
+        up = time.time() if fault.name == "host restart" else at
+        if state == "CONFIRM" and not move.tried:
+            cell.reason = move.confirm(twice=fault.name == "second deploy")[-200:]
+        found = move.settle(up)
     cell.settled = round(time.time() - up, 1)
     cell.outcome = str(found["journal"]["outcome"])
     cell.reason = str(found["journal"]["reason"]) or cell.reason
-    if fault.name != "kill -9 run" or state not in ("STAGED",):
-        _agree(lane, found, target, release)
+    _agree(lane, found, move.target, move.release)
     fault.mend(lane)
-    assert cell.outcome in fault.outcomes, f"ended as {cell.outcome}: {cell.reason}"
-    if cell.outcome != "confirmed":
-        cell.rerun = _again(lane, txn)
+    another = move.state != state
+    wanted = frozenset({"rolled_back"}) if state == "ROLLING_BACK" else ENDED if state in LAST and not another else fault.outcomes
+    assert cell.outcome in (BACK | ENDED if another else wanted), f"ended as {cell.outcome}: {cell.reason}"
+    if cell.outcome != "confirmed" and not another:
+        cell.rerun = _again(move)
     time.sleep(0.5)
     cell.dark = round(answers.dark(up, time.time()), 2)
     cell.failed = answers.failed
-    limit = (CANARY_DEADLINE if state == "CANARY" else DEADLINE) + RECOVERY
-    assert cell.dark <= limit, f"no good answer for {cell.dark} s"
-
-
-def _session(lane: Lane, txn: str) -> subprocess.Popen[str]:
-    """A real SSH session that follows the run, as a task of a playbook does."""
-    address = lane.system.address(lane.host)
-    argv = ["ssh", *hosts.ssh_options(lane.system.fleet).split(), "-i", str(hosts.KEY), f"root@{address}"]
-    remote = f"python3 - follow '{json.dumps({'app': lane.app, 'txn': txn})}'"
-    process = subprocess.Popen(
-        [*argv, remote], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdin is not None
-    process.stdin.write(AGENT.read_text())
-    process.stdin.close()
-    return process
-
-
-def _settle(lane: Lane, txn: str, state: str, tried: bool, since: float, fault: Fault) -> dict[str, Any]:
-    """Wait until nothing is open; a switch that is held is confirmed once.
-
-    What nobody on the host waits for is told as given up: a run that died before traffic moved. On a full disk no end can be
-    written: there is made room once traffic is back and the dead man has gone.
-    """
-    limit = CANARY_DEADLINE if state in ("STAGED", "CANARY") else DEADLINE
-    until = since + 30 + limit + RECOVERY
-    while time.time() < until:
-        found = lane.agent("look")
-        if not found["running"]:
-            if found["transaction"] is None and not found["armed"]:
-                return found
-            if found["transaction"] is None:
-                continue  # the dead man is about to end
-            if found["held"] and not tried:
-                tried = True
-                lane.agent("confirm", txn=txn)
-                continue
-            if fault.name == "full disk" and not found["armed"] and 100 in found["shares"].values():
-                fault.mend(lane)
-                lane.shell(f"slipway recover {lane.app}")
-                continue
-            if state == "STAGED" and not found["armed"]:
-                return {**found, "journal": {**found["journal"], "outcome": "aborted", "reason": "killed before traffic moved"}}
-        time.sleep(0.3)
-    raise FleetError(f"still open: {lane.agent('look')}")
+    assert cell.dark <= deadline(state), f"no good answer for {cell.dark} s"
 
 
 def _agree(lane: Lane, found: dict[str, Any], target: str, release: str) -> None:
     """Flags, journal, records and what is served say the same, and nothing is armed."""
     journal = found["journal"]
-    wanted = target if journal["outcome"] in ("confirmed", "kept") else _other(target)
+    wanted = target if journal["outcome"] in ("confirmed", "kept") else other(target)
     assert found["active"] == wanted, f"traffic is on {found['active']} after {journal}"
     assert found["shares"] == {wanted: 100}, found["shares"]
     assert found["unknown"] == [], found["unknown"]
@@ -369,7 +246,7 @@ def _agree(lane: Lane, found: dict[str, Any], target: str, release: str) -> None
     while _ask(lane) is None and time.monotonic() < until:
         time.sleep(0.2)
     served = {_ask(lane) for _ in range(4)}
-    right = release if wanted == target else "v2" if release == "v1" else "v1"
+    right = release if wanted == target else other_release(release)
     assert served == {right}, f"{served} answers instead of {right}"
 
 
@@ -379,16 +256,16 @@ def _ask(lane: Lane) -> str | None:
     return None
 
 
-def _again(lane: Lane, txn: str) -> str:
+def _again(move: Move) -> str:
     """The same transaction once more: it must end with the new release in charge."""
+    lane = move.lane
     target, release = lane.ready()
-    begun = lane.agent("begin", to=target, release=release, txn=txn)
-    assert not begun["refused"], f"the second run was refused: {begun}"
-    time.sleep(0.3)
-    assert lane.agent("reached", txn=txn, state="ended")["reached"] == "ended"
-    said = lane.agent("confirm", txn=txn)
-    found = lane.agent("look")
-    assert found["journal"]["outcome"] == "confirmed", f"the second run: {found}, {said}"
+    once = replace(
+        move, target=target, release=release, state="HOLD", session=False, full=False, tried=False, follower=None, held=[]
+    )
+    with once.reached():
+        found = once.settle(time.time())
+    assert found["journal"]["outcome"] == "confirmed", f"the second run: {found}"
     _agree(lane, found, target, release)
     return "finished"
 
@@ -427,7 +304,10 @@ def play_all(cells: Sequence[tuple[str, str]], told: Callable[[Cell], None] = la
 def table(cells: Iterable[Cell]) -> str:
     """Faults down, states across: how the transaction ended, and the longest time without a good answer in seconds."""
     by = {(cell.fault, cell.state): cell.text() for cell in cells}
+    reasons = list(dict.fromkeys(MEANINGLESS.values()))
+    notes = {place: f"({reasons.index(reason) + 1})" for place, reason in MEANINGLESS.items()}
     rows = [("", *STATES)]
-    rows += [(fault.name, *(by.get((fault.name, state), "-") for state in STATES)) for fault in FAULTS]
+    rows += [(fault.name, *({**notes, **by}.get((fault.name, state), "-") for state in STATES)) for fault in FAULTS]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"({number}) {reason}" for number, reason in enumerate(reasons, start=1))])

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.client import records, report
 from tests.fleet.shell import ROOT, run
-from tests.path.matrix import Lane
+from tests.path.lane import Lane
 
 RESULTS = ROOT / ".cache" / "rounds.json"
 WORDS = {"bad-errors": "requests failed, ", "bad-slow": "times as long as the control's"}

@@ -18,6 +18,7 @@ import pytest
 from tests.client import records, report
 from tests.fleet.shell import attempt
 from tests.path import matrix, rounds
+from tests.path.lane import TIMES, Lane
 from tests.path.system import COLOUR, System
 
 ROUNDS = int(os.environ.get("SLIPWAY_ROUNDS", "1"))
@@ -189,7 +190,7 @@ def test_every_fault_leaves_a_healthy_slot_in_charge():
 
 def refused(system: System, rc: int, words: str, *argv: str, edge: str = "web1") -> None:
     """The host command ends with `rc` and says `words`."""
-    done = attempt(["docker", "exec", matrix.Lane(replace(system, edge=edge)).container, *argv])
+    done = attempt(["docker", "exec", Lane(replace(system, edge=edge)).container, *argv])
     assert (done.returncode, words in done.stderr) == (rc, True), done
 
 
@@ -200,12 +201,12 @@ def test_what_is_not_known_is_refused(system):
     refused(system, 1, "nothing waits for a confirmation of shop", SLIPWAY, "confirm", "shop", "--txn", "nosuch")
     refused(system, 1, "nothing was asked for under the name nosuch", SLIPWAY, "move", "shop", "--txn", "nosuch")
     refused(system, 3, "is at work on this application", "flock", "/run/lock/slipway-shop.lock", SLIPWAY, "unlock", "shop")
-    assert "has no slot 'purple'" in matrix.Lane(system).agent("begin", to="purple", release="v1", txn="t1")["refused"]
+    assert "has no slot 'purple'" in Lane(system).agent("begin", to="purple", release="v1", txn="t1")["refused"]
 
 
 def test_leases_bind_until_they_expire(system):
-    lane = matrix.Lane(replace(system, app="left", domain="left.example"))
-    lane.agent("tune", **matrix.TIMES)
+    lane = Lane(replace(system, app="left", domain="left.example"))
+    lane.agent("tune", **TIMES)
     target, release = lane.ready()
     lane.agent("lease", txn="another", ttl=600)
     words = "somebody holds the lease of left (transaction another)"
@@ -237,8 +238,8 @@ def test_a_newer_journal_is_not_guessed_at(system):
 
 def test_flags_that_were_edited_by_hand_are_shown_and_led_back(system):
     left = replace(system, app="left", domain="left.example")
-    lane = matrix.Lane(left)
-    lane.agent("tune", **matrix.TIMES)
+    lane = Lane(left)
+    lane.agent("tune", **TIMES)
     target, release = lane.ready()
     assert lane.agent("begin", to=target, release=release, txn="edited")["refused"] == ""
     assert lane.agent("reached", txn="edited", state="ended")["reached"] == "ended"

@@ -45,7 +45,7 @@ def _command(host: Host, app: App, notify: Notify, text: str, known: set[str]) -
         return []
     name = f"slipway-{app.name}-notify-{uuid.uuid4().hex[:8]}"
     argv = transient.shell(notify.command)
-    ended = transient.run(host.runner, name, argv, notify.timeout, {"SLIPWAY_APP": app.name}, data=text)
+    ended = transient.run(host.runner, name, argv, notify.timeout, {"SLIPWAY_APP": app.name}, data=text + "\n")
     last = " ".join(ended.last(known, 3))
     return [] if ended.ok else [f"the command {ended.why(notify.timeout)}" + (f": {last}" if last else "")]
 
