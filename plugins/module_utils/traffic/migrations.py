@@ -296,12 +296,14 @@ class Migrator:
         }
 
     def _outlived(self, request: Request) -> bool:
-        """True when what serves now was started before the last destructive migration, whoever applied that."""
+        """True when what serves now was started before the last destructive migration, and is not the release that brought it."""
         contract = self._document().get("contract")
         if not isinstance(contract, dict):
             return False
         active = Slots(self.host, self.app).active(request.active)
         state = self.records.slot(active) if active else None
+        if state is not None and state.release == contract.get("release"):
+            return False  # a candidate runs before its own migrations are applied
         return state is None or state.started is None or state.started < float(contract.get("at", 0.0))
 
     def _hidden(self) -> set[str]:

@@ -127,7 +127,7 @@ class Run:
         try:
             moves.tell(self.host, self.app, tx, state, text, facts)
         except SlipwayError as error:
-            raise self.back(tx, str(error), False) from error
+            raise self.back(tx, str(error).rstrip("."), False) from error
 
     def gate(self, tx: Transaction) -> GateReport:
         """Ask the target until it is well; raises SlipwayError, with the transaction ended, when it is not in time."""

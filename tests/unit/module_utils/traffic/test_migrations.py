@@ -241,6 +241,19 @@ def test_the_way_back_stays_closed_until_what_serves_is_newer(town: Town) -> Non
     assert town.apply("t3")["rollback_allowed"] is True
 
 
+def test_the_release_that_brought_a_contract_can_be_gone_back_to(town: Town) -> None:
+    town.database.pending = CONTRACT
+    town.save_backup(5)
+    town.apply()
+    candidate = town.host.records("shop").slot("green")
+    assert candidate is not None
+    town.host.records("shop").save_slot(replace(candidate, state="active"))
+    town.host.records("shop").save_slot(SlotState("blue", "staged", "v3", DIGEST, "f", town.clock.now()))
+    town.host.flags(town.app).switch("green")
+    found = Migrator(town.host, town.app).apply(Request("blue", "v3", "t4", "green"))
+    assert (found["migrations"], found["rollback_allowed"]) == (NONE, True)
+
+
 def test_a_contract_that_failed_leaves_the_way_back_open(town: Town) -> None:
     town.database.pending, town.database.result = CONTRACT, "exit-code"
     town.save_backup(5)
