@@ -91,11 +91,11 @@ def migrate(app: str, to: str, release: str, txn: str) -> dict[str, Any]:
     return {"refused": "", "pending": done["pending"]}
 
 
-def drain(app: str, slot: str, http: float, websockets: float) -> dict[str, Any]:
+def drain(app: str, slot: str) -> dict[str, Any]:
     """Have a slot drained, as a playbook does once all edges have left it."""
     slots, described = Slots(HOST, HOST.app(app)), HOST.app(app)
     slots.settle(Start(str(slots.active())), slot)
-    return slots.drain(Start(slot), retire.limits(described, {"http": http, "websockets": websockets, "pace": 0.0}))
+    return slots.drain(Start(slot), described.drain)
 
 
 def attend(app: str, slot: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ TIMES: dict[str, Any] = {
     "bake": 2,
     "confirm_deadline": DEADLINE,
     "standby": 3600,
+    "drain": {"http": 2, "websockets": 5, "pace": 0},
 }
 
 

@@ -36,7 +36,6 @@ HOOKS: dict[str, Any] = {
     "RETIRED": {"retired": LAST_WORDS},
     "ROLLING_BACK": {"baking": [{"command": "false"}], "rolling_back": LAST_WORDS},
 }
-DRAIN = {"http": 2.0, "websockets": 5.0}
 PATIENCE = 30.0
 CANARY_DEADLINE = 1.5 + 30.0
 """Until the dead man takes a canary back: its patience, and the grace of run.py."""
@@ -129,7 +128,7 @@ class Move:
     def _draining(self) -> None:
         lane, left = self.lane, other(self.target)
         self.confirm()
-        lane.agent("drain", slot=left, **DRAIN)
+        lane.agent("drain", slot=left)
         if self.session:
             self.follower = lane.session("attend", slot=left)
         self._wait(lambda: self._end() in ("stopped", "draining" if self.state == "DRAINING" else "stopped"), self.state)
