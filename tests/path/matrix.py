@@ -176,7 +176,7 @@ MEANINGLESS = {
 """Cells that cannot be, and why."""
 CELLS = tuple((fault.name, state) for fault in FAULTS for state in STATES if (fault.name, state) not in MEANINGLESS)
 SHORT = (
-    ("host restart", "SWITCHED"), ("full disk", "CONFIRM"), ("kill -9 run", "CONFIRM"), ("kill -9 run", "PLANNED"),
+    ("host restart", "SWITCHED"), ("full disk", "PLANNED"), ("kill -9 run", "CONFIRM"),
     ("kill -9 SSH session", "CANARY"), ("kill -9 nginx", "ROLLING_BACK"), ("kill -9 new slot", "HOLD"),
     ("kill -9 old slot", "STAGED"), ("failing nginx -t", "LOCKED"), ("second deploy", "HEALTHY"), ("clock +1 h", "BAKING"),
     ("clock -1 h", "RETIRED"), ("kill -9 run", "DRAINING"), ("kill -9 run", "GATED"),
