@@ -19,15 +19,15 @@ from typing import Any, Union
 
 from ansible.executor import module_common
 from ansible.plugins.loader import filter_loader
-from ansible_collections.slipway.server.plugins.module_utils.settings import proof, readback
+from ansible_collections.slipway.server.plugins.module_utils.settings import answers, proof, readback, redis_client, sysctl
 
 FILTERS = ("ansible.builtin.combine", "slipway.server.slipway_results")
 """One of each collection is enough: the others lie beside it and are loaded along."""
 OWN = "ansible_collections.slipway.server.plugins.module_utils."
 SOURCES = ("ansible.module_utils.", *(f"{OWN}{folder}." for folder in ("guard", "health", "host", "settings")))
 """Beginnings of the names of what most modules import."""
-LOADED = (proof, readback)
-"""With them nearly all of that is loaded."""
+LOADED = (answers, proof, readback, redis_client, sysctl)
+"""With them nearly all of that is loaded; some are read on hosts only when they are needed, but go along with every module."""
 IMPORTS = (ast.Import, ast.ImportFrom)
 RARELY = (100_000, 50, 100)
 """Thresholds of `gc`: new objects before a search among them, such searches before one among older ones, and so on."""

@@ -16,7 +16,6 @@ from typing import Any, Callable, Optional
 from ..host.runner import Result, Runner
 from ..host.state import name_of
 from . import psql, sandbox_seen
-from .sysctl import in_container, is_short, normal, normal_key, reachable, writes_live
 
 LIMIT_NAMES = {
     "nofile": "Max open files",
@@ -104,23 +103,26 @@ class Reader:
         return dict(zip(names, sandbox_seen.blocks(self.runner.run(argv).out)))
 
     def _sysctl(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
-        key = normal_key(str(check["key"]))
-        wanted = normal(check["value"])
+        # Not above, as others below: few roles need it, and each module of each task would read it.
+        from . import sysctl
+
+        key = sysctl.normal_key(str(check["key"]))
+        wanted = sysctl.normal(check["value"])
         live = str(check.get("live", "true"))
         if live == "auto" and self.container is None:
-            self.container = in_container(self.runner)
-        if not writes_live(key, live, bool(self.container)):
+            self.container = sysctl.in_container(self.runner)
+        if not sysctl.writes_live(key, live, bool(self.container)):
             return
         path = self.proc / "sys" / key.translate(str.maketrans("./", "/."))
-        if live == "auto" and self.container and not reachable(path):
+        if live == "auto" and self.container and not sysctl.reachable(path):
             return
         if check.get("optional") and not path.exists():
             return
         try:
-            effective = normal(path.read_text(encoding="ascii"))
+            effective = sysctl.normal(path.read_text(encoding="ascii"))
         except OSError as error:
             effective = f"unreadable ({error.strerror})"
-        if effective != wanted and not is_short(key, effective, wanted):
+        if effective != wanted and not sysctl.is_short(key, effective, wanted):
             yield Mismatch(
                 f"sysctl {key}", wanted, effective, "Another file in /etc/sysctl.d may set it later, or this kernel refuses it."
             )
@@ -288,7 +290,6 @@ class Reader:
             yield Mismatch(f"port {port} of {address} from here", "closed" if closed else "open", found, remedy)
 
     def _redis(self, check: Mapping[str, Any]) -> Iterable[Mismatch]:
-        # Not above, as `answers` below: few hosts need them, and each module of each task would read them.
         from . import redis_client
 
         return [Mismatch(*row) for row in redis_client.look(check)]
