@@ -69,7 +69,7 @@ def _of_host(host: Host, inventory: Inventory, registries: Sequence[Mapping[str,
         roles.append("docker")
     packages |= {name for role in roles for name in PACKAGES[role]}
     packages |= {name for option, names in OPTIONS.items() if host.overrides.get(option) for name in names}
-    packages |= set(host.overrides.get("base_packages") or ())
+    packages |= {str(name) for name in host.overrides.get("base_packages") or ()}  # a wrong one is told as a missing package
     if host.overrides.get("postgresql_version"):
         packages -= set(PACKAGES["postgresql"])  # the role installs the chosen one, from a repository that it adds first
     wanted = [{"host": str(entry["host"]), "ca": str(entry.get("ca") or "")} for entry in registries] if docker else []

@@ -129,7 +129,7 @@ def test_a_chosen_version_of_postgresql_is_the_role_s_business_and_sized() -> No
 
 
 def test_options_of_role_base_bring_their_packages() -> None:
-    options = {"base_fail2ban": True, "base_auditd": False, "base_hostname": "db", "base_packages": ["debsums"]}
+    options = {"base_fail2ban": True, "base_auditd": False, "base_hostname": "db", "base_packages": ["debsums", {"a": 1}]}
     inventory, problems = parse(fleet(db1=options))
     assert problems == []
     wanted = {host: set(of_host["preflight_packages"]) for host, of_host in demands(inventory, []).items()}
