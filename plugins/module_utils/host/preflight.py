@@ -121,10 +121,19 @@ def os_release(text: str) -> dict[str, str]:
     return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
 
 
-def memory_mb(meminfo: str) -> int:
-    """Total memory in MiB from /proc/meminfo."""
-    match = re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.MULTILINE)
-    return int(match.group(1)) // 1024 if match else 0
+def memory_mb(root: Path = Path("/")) -> int:
+    """Memory in MiB: the machine's, or what a control group allows this host, as that of a container does."""
+    match = re.search(r"^MemTotal:\s+(\d+) kB", read_text(root / "proc/meminfo") or "", re.MULTILINE)
+    found = [int(match.group(1)) // 1024] if match else []
+    first = re.search(r"^0::/(.*)$", read_text(root / "proc/1/cgroup") or "", re.MULTILINE)
+    groups = root / "sys/fs/cgroup"
+    group = groups / first.group(1) if first else groups
+    for folder in (group, *group.parents):
+        limit = (read_text(folder / "memory.max") or "").strip()
+        found += [int(limit) >> 20] if limit.isdigit() else []
+        if folder == groups:
+            break
+    return min(found, default=0)
 
 
 def systemd_version(text: str) -> int:
@@ -219,7 +228,7 @@ def observe(runner: Runner, packages: Sequence[str], refresh: bool, root: Path =
         systemd=systemd_version(runner.run(["systemctl", "--version"]).out) if (root / "run/systemd/system").is_dir() else 0,
         python=tuple(sys.version_info[:3]),
         root=os.geteuid() == 0,
-        memory_mb=memory_mb(read_text(root / "proc/meminfo") or ""),
+        memory_mb=memory_mb(root),
         cores=len(os.sched_getaffinity(0)),
         disk_total_mb=disk.f_frsize * disk.f_blocks >> 20,
         disk_free_mb=disk.f_frsize * disk.f_bavail >> 20,

@@ -30,6 +30,28 @@ ONE_WAY = ("kernel.unprivileged_bpf_disabled", "kernel.kexec_load_disabled", "ke
 """What the kernel only ever tightens: their old values come back with the next start."""
 SCARCE = ("vm.nr_hugepages",)
 """What a kernel that has run for long may not be able to give: its memory is in pieces. The next start brings it."""
+MACHINE_NET = frozenset(
+    f"net.{folder}{name}"
+    for folder, names in {
+        "core.": "bpf_jit_enable bpf_jit_harden bpf_jit_kallsyms bpf_jit_limit busy_poll busy_read default_qdisc dev_weight"
+        " dev_weight_rx_bias dev_weight_tx_bias devconf_inherit_init_net fb_tunnels_only_for_init_net flow_limit_cpu_bitmap"
+        " flow_limit_table_len gro_normal_batch high_order_alloc_disable max_skb_frags mem_pcpu_rsv message_burst message_cost"
+        " netdev_budget netdev_budget_usecs netdev_max_backlog netdev_rss_key netdev_tstamp_prequeue"
+        " netdev_unregister_timeout_secs optmem_max rmem_default rmem_max rps_default_mask rps_sock_flow_entries skb_defer_max"
+        " tstamp_allow_data warnings wmem_default wmem_max",
+        "ipv4.": "cipso_cache_bucket_size cipso_cache_enable cipso_rbm_optfmt cipso_rbm_strictvalid fib_sync_mem"
+        " inet_peer_maxttl inet_peer_minttl inet_peer_threshold ipfrag_secret_interval icmp_msgs_burst icmp_msgs_per_sec"
+        " tcp_allowed_congestion_control tcp_available_congestion_control tcp_available_ulp tcp_congestion_control"
+        " tcp_low_latency tcp_max_orphans tcp_mem udp_mem",
+        "ipv4.route.": "error_burst error_cost gc_elasticity gc_interval gc_min_interval gc_min_interval_ms gc_thresh gc_timeout"
+        " max_size redirect_load redirect_number redirect_silence",
+        "ipv6.": "calipso_cache_bucket_size calipso_cache_enable ip6frag_secret_interval mld_max_msf mld_qrv",
+        "netfilter.": "nf_conntrack_buckets nf_conntrack_expect_max nf_conntrack_max nf_log_all_netns",
+        "": "nf_conntrack_max",
+    }.items()
+    for name in names.split()
+)
+"""What containers do not have of their network, although the machine has it. Of a folder that is absent nothing is known."""
 DOCKER = ("usr/bin/dockerd", "usr/local/bin/dockerd", "sys/class/net/docker0")
 
 
@@ -200,7 +222,12 @@ class Sysctl:
         right: dict[str, str] = {}
         for key, value in wanted.items():
             live, write = self.read(key), writes_live(key, declared.live, container)
-            if declared.live == "false" or (container and not reachable(self._node(key))):
+            node = self._node(key)
+            if live is None and container and key not in extra and key not in MACHINE_NET and not node.exists():
+                # Its folder is here as on the machine, and the kernel shows all that it has.
+                outcome.missing += [key] if node.parent.is_dir() else []
+                write = False
+            elif declared.live == "false" or (container and not reachable(node)):
                 write = False
             elif live is None:
                 outcome.missing.append(key)
@@ -213,7 +240,7 @@ class Sysctl:
                 outcome.changes.append(Change(key, on_disk.get(key), live, value, write))
             if write and live == value:
                 right[key] = value
-        outcome.file_after = render(wanted, outcome.file_only if container else ())
+        outcome.file_after = render(wanted, set(outcome.file_only) - set(outcome.missing) if container else ())
         others = self._others(declared.path)
         for key, _none in ordered(dict.fromkeys((set(on_disk) | set(before)) - set(wanted), "")):
             live = self.read(key)
@@ -256,7 +283,7 @@ class Sysctl:
         if wanted.get(FORWARD) == "0" and declared.router == "auto" and engine:
             problems.append(
                 f"{FORWARD}: 0 would cut the containers of this host off (/{engine} is there);"
-                " leave it out, or declare that this host is a router or is not"
+                " leave it out, or say with `router: false` (role kernel: `kernel_router: false`) that it is meant"
             )
         if problems:
             raise SysctlError("no kernel setting was changed:\n" + "\n".join(f"- {line}" for line in problems))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..model import Check
-from ..sizing import backlogs, huge_pages, nginx_descriptors
+from ..sizing import RUBY_PROCESS_MB, backlogs, huge_pages, nginx_descriptors
 from .subject import Subject, size_mb, whole
 
 NR_OPEN = 1048576  # the kernel's default
@@ -36,7 +36,8 @@ def _memory(subject: Subject) -> Iterator[Check]:
         f"{size.memory_mb} MB",
         f"slipway_apps.{app}.processes, replicas or memory" if app else "the host's memory",
         "run fewer processes, declare what an instance needs (slipway_apps memory) where it is less than assumed,"
-        " move a role to another host, or give the host more memory",
+        " move a role to another host, or give the host more memory"
+        + (f" ({RUBY_PROCESS_MB} MB are assumed for a process, and both slots run during a cutover)" if app else ""),
     )
     pages = subject.kernel("vm.nr_hugepages", 0)
     if pages:
@@ -70,6 +71,17 @@ def _kernel(subject: Subject) -> Iterator[Check]:
             str(somaxconn),
             "kernel_sysctl net.core.somaxconn",
             f"set at least {asked[program]}",
+        )
+    if subject.containers:
+        forward = subject.kernel("net.ipv4.ip_forward", 1)
+        yield subject.check(
+            "forwarding",
+            "net.ipv4.ip_forward = 1 where containers run",
+            forward == 1,
+            str(forward),
+            "1",
+            "kernel_sysctl net.ipv4.ip_forward",
+            "leave it out: containers of this host need it",
         )
     overcommit = subject.kernel("vm.overcommit_memory", 0)
     others = [group for group in ("edge", "app", "worker", "redis") if subject.host.has(group)]

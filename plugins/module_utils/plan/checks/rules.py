@@ -96,5 +96,6 @@ RULES = (
         "the standby stops at the first WAL record that needs more",
     ),
     Rule(19, "settings", "settings have a name and a value the server can read", "the server does not start"),
+    Rule(20, "forwarding", "net.ipv4.ip_forward is 1 where containers run", "no request reaches a container, and none gets out"),
 )
 BY_ID = {rule.id: rule for rule in RULES}

@@ -101,10 +101,31 @@ def test_listeners_and_their_units() -> None:
 
 def test_files_of_the_host() -> None:
     assert preflight.os_release('ID=debian\nVERSION_ID="12"\n# x=y\n')["VERSION_ID"] == "12"
-    assert preflight.memory_mb("MemTotal:       24684224 kB\n") == 24105
     assert preflight.systemd_version("systemd 252 (252.39-1)\n+PAM") == 252
     assert preflight.hard_nofile("Max open files            1024                 524288               files") == 524288
-    assert [preflight.memory_mb(""), preflight.systemd_version(""), preflight.hard_nofile("")] == [0, 0, 0]
+    assert [preflight.systemd_version(""), preflight.hard_nofile("")] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("first", "limits", "memory"),
+    [
+        ("0::/init.scope\n", {}, 24105),
+        ("0::/init.scope\n", {"": "max\n"}, 24105),
+        ("0::/init.scope\n", {"": "2147483648\n"}, 2048),
+        ("4:memory:/x\n0::/lxc/web1/init.scope\n", {"lxc/web1": "4294967296\n", "lxc": "8589934592\n"}, 4096),
+        ("0::/init.scope\n", {"system.slice": "1048576\n"}, 24105),
+        ("", {}, 24105),
+    ],
+)
+def test_memory_is_what_the_host_may_use(tmp_path: Path, first: str, limits: dict[str, str], memory: int) -> None:
+    assert preflight.memory_mb(tmp_path) == 0
+    (tmp_path / "proc/1").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal:       24684224 kB\n")
+    (tmp_path / "proc/1/cgroup").write_text(first)
+    for group, limit in limits.items():
+        (tmp_path / "sys/fs/cgroup" / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sys/fs/cgroup" / group / "memory.max").write_text(limit)
+    assert preflight.memory_mb(tmp_path) == memory
 
 
 class Recorded(Runner):

@@ -82,6 +82,7 @@ CASES: list[tuple[str, Raw, str, str]] = [
         "max_worker_processes",
     ),
     ("settings", postgresql(wal_keep_segments=64), "db1", "postgresql_settings wal_keep_segments"),
+    ("forwarding", fleet(web1={"kernel_sysctl": {"net.ipv4.ip_forward": 0}}), "web1", "net.ipv4.ip_forward"),
 ]
 
 
@@ -292,6 +293,7 @@ def test_the_guide_on_its_own_minimum_is_refused_with_the_reasons() -> None:
     assert sorted(found) == ["descriptors", "host-memory", "postgresql-cache", "postgresql-work"]
     assert {check.have.split(" MB")[0] for check in found["postgresql-cache"]} == {"4096", "12288"}
     assert found["host-memory"][0].limit == "8192 MB"
+    assert "350 MB are assumed for a process, and both slots run during a cutover" in found["host-memory"][0].remedy
     assert (found["descriptors"][0].have.split()[0], found["descriptors"][0].limit) == ("1030", "1024")
     assert all(check.host == "one" and check.variable and check.remedy for checks in found.values() for check in checks)
 

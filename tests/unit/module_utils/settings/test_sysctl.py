@@ -166,6 +166,22 @@ def test_a_container_keeps_its_hands_off_the_machine(host):
     assert host.live("vm.swappiness") == "60"
 
 
+@pytest.mark.parametrize("key", ["net.core.somaxxconn", "net.ipv4.ip_forwardd", "vm.swapiness"])
+def test_a_misspelt_key_is_no_key_of_the_machine_below(host, key):
+    host.container = True
+    with pytest.raises(s.SysctlError, match=f"{key}: this kernel has no such setting"):
+        host.run({key: 1, "net.core.somaxconn": 4096})
+    assert host.live("net.core.somaxconn") == "128"
+    assert host.run({key: 1}, strict=False).missing == [key]
+    assert host.run({key: 1}, optional=[key]).missing == []
+
+
+@pytest.mark.parametrize("key", ["net.ipv4.tcp_mem", "net.bridge.bridge-nf-call-iptables", "kernel.yama.ptrace_scope"])
+def test_what_only_the_machine_below_has_is_left_to_it(host, key):
+    host.container = True
+    assert host.run({key: 1}).file_only == [key]
+
+
 def test_live_true_and_false_decide(host):
     host.container = True
     host.run({"vm.swappiness": 10}, live="true")
