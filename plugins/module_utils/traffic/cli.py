@@ -198,10 +198,11 @@ def _recover(options: argparse.Namespace, host: Host) -> int:
     for name in _names(options, host):
         try:
             _recover_one(options, host, name)
-        except SlipwayError as error:
-            if not options.all:
+        except (SlipwayError, OSError) as error:
+            if not options.all or isinstance(error, PermissionError):
                 raise
-            worst = _failed(options, error, FAILED)
+            failed = error if isinstance(error, SlipwayError) else SlipwayError(f"{name} is not recovered: {error}.")
+            worst = _failed(options, failed, FAILED)
     return worst
 
 

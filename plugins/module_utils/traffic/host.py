@@ -6,12 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..guard.deadman import Timer
+from ..guard.deadman import ArmingFailed, Timer
 from ..host.clock import Clock
 from ..host.runner import Runner
 from . import config
 from .config import App
 from .disk import Disk
+from .errors import SlipwayError
 from .flags import Flags
 from .journal import Journal
 from .layout import COMMAND, Layout
@@ -97,9 +98,13 @@ class Host:
         return Timer(self.runner, self.clock, f"slipway-{app}-retire-{slot}")
 
     def arm_retire(self, app: str, slot: str, seconds: float) -> None:
-        """Have this host drain and stop `slot` from in `seconds` on; raises ArmingFailed."""
+        """Have this host drain and stop `slot` from in `seconds` on; raises SlipwayError."""
         command = [COMMAND, "retire", app, slot]
-        self.retire_timer(app, slot).arm(seconds, command, f"Drain and stop slot {slot} of {app}", insist=True)
+        try:
+            self.retire_timer(app, slot).arm(seconds, command, f"Drain and stop slot {slot} of {app}", insist=True)
+        except ArmingFailed as error:
+            text = f"slot {slot} of {app} runs on and does not stop by itself: {error}. Then run: slipway recover {app}."
+            raise SlipwayError(text) from error
 
     def arm_settle(self, app: str, active: str, left: str) -> None:
         """Have this host keep slot `left` warm for a while, from now on; raises ArmingFailed."""

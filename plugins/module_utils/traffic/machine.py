@@ -35,6 +35,11 @@ class Machine:
             return None
         return text.rpartition(")")[2].split()[19]
 
+    def age(self, pid: int) -> float:
+        """Seconds that process `pid` has lived; 0 when there is no such process."""
+        start = self.start_time(pid)
+        return 0.0 if start is None else self.since_boot() - int(start) / os.sysconf("SC_CLK_TCK")
+
     def controller(self) -> Optional[str]:
         """The address from which somebody is at work here over SSH, through whatever of sudo and shells; None when nobody is."""
         pid = os.getpid()

@@ -10,7 +10,7 @@ from typing import Optional
 from . import drain, upkeep
 from .config import App, DrainLimits, Slot
 from .drain import Drain, Watch
-from .drivers import Driver
+from .drivers import Driver, Place
 from .errors import Busy, SlipwayError
 from .host import Host
 from .records import SlotState
@@ -18,6 +18,7 @@ from .slots import Slots
 
 SOON = 0.05
 SELDOM = 15.0
+STARTING = 30.0
 
 
 class Retirement:
@@ -35,6 +36,9 @@ class Retirement:
         self.records = host.records(app.name)
         self.watch = Watch(host.machine)
         self.reached: list[str] = []
+        # As long as one that does not hear would take to end.
+        self.patience = float(app.runtime.stop_timeout) if app.runtime is not None else STARTING
+        self.waiting_since: Optional[float] = None
 
     def step(self) -> tuple[str, Optional[float]]:
         """One step: what was seen or done, and in how many seconds to take the next one, or None when there is none."""
@@ -119,6 +123,9 @@ class Retirement:
             self.slots.end(self.slot, driver, "retirement", done)
             self.reached.append("retired")
             return f"slot {known.slot} stopped: {now.peak - now.remaining} connections ended, {now.remaining} were closed", None
+        place = driver.places[step.stop] if step.stop is not None else None
+        if place is not None and self._starting(place):
+            step = drain.Step(f"{place.instance.name} is told to end once it is up", wait=SOON * 10)
         if step.stop is not None:
             remaining = now.remaining + (connections[step.stop] or 0)
             now = replace(now, peak=max(now.peak, remaining), remaining=remaining)
@@ -127,6 +134,17 @@ class Retirement:
         if step.stop is not None:
             driver.places[step.stop].stop()
         return f"slot {known.slot}: {step.said}", step.wait or SOON
+
+    def _starting(self, place: Place) -> bool:
+        """True while a restart of the host has the instance start again: many servers miss a SIGTERM that comes so early."""
+        machine, pid = self.host.machine, place.pid()
+        if not pid or machine.age(pid) > self.patience:
+            return False
+        now = self.host.clock.monotonic()
+        self.waiting_since = now if self.waiting_since is None else self.waiting_since
+        if now - self.waiting_since > self.patience:  # it is started again and again
+            return False
+        return not self.host.sensors.instance(self.slot, place.instance, None).look().ok
 
 
 def attend(host: Host, app: App, name: str) -> dict[str, object]:

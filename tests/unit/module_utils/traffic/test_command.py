@@ -99,6 +99,25 @@ def test_recover(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(world, "recover", "--all") == 1
 
 
+def test_what_cannot_be_recovered_leaves_the_others_alone(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    switched(world)
+    world.layout.config("blog").write_text(json.dumps({**world.config, "app": "blog", "edge": False}), encoding="utf-8")
+    world.host.records("blog").save_slot(SlotState("blue", "standby", "v1", retire_at=world.clock.now() + 900, window=300))
+    world.reboot()
+    world.runner.can_arm = False
+    assert run(world, "recover", "--all") == 1
+    told = capsys.readouterr()
+    assert "slot blue of blog runs on and does not stop by itself: systemd-run could not set the timer" in told.err
+    assert "Then run: slipway recover blog." in told.err
+    assert "shop: took traffic back to blue" in told.out
+    world.runner.can_arm = True
+    world.layout.config("another").write_text(json.dumps({**world.config, "app": "another", "edge": False}), encoding="utf-8")
+    world.layout.lock("another").mkdir()
+    assert run(world, "recover", "--all") == 1
+    assert "another is not recovered: [Errno 21] Is a directory" in capsys.readouterr().err
+    assert "slipway-blog-retire-blue" in world.runner.timers
+
+
 def test_the_dead_man_does_not_wait_for_a_hung_run(world: World) -> None:
     switched(world)
     with world.host.lock("shop").held("a run that hangs"):

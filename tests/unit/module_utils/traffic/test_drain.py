@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -164,6 +166,13 @@ def test_traffic_is_told_from_what_was_there_and_from_health_checks(replicas: Wo
     looks = [{"a", "b"}, {"a", "b"}, {"a", "check"}, {"a"}, {"a", "check2"}, set(), {"n1"}, {"n2"}, {"n2"}, {"n2", "n3"}]
     told = [watch.traffic([frozenset(look), None]) for look in looks]
     assert told == [False] * 7 + [True, False, False]
+
+
+def test_the_age_of_a_process() -> None:
+    with subprocess.Popen(["sleep", "9"]) as process:
+        assert 0 <= machine.Machine().age(process.pid) < 5
+        process.kill()
+    assert machine.Machine().age(os.getpid()) > machine.Machine().age(process.pid) == 0.0
 
 
 # A slot's way
@@ -348,6 +357,31 @@ def test_killed_or_restarted_anywhere_the_drain_goes_on(tmp_path: Path, after: b
         if ended:
             return
     raise AssertionError("the fuse was never long enough")
+
+
+@pytest.mark.parametrize(("up", "lives", "ends"), [(3.0, 60.0, 4), (1e9, 60.0, 31), (1e9, 0.7, 31), (0.0, 60.0, 1)])
+def test_after_a_restart_an_instance_is_told_to_end_once_it_can_hear(
+    replicas: World, up: float, lives: float, ends: float
+) -> None:
+    """It is up `up` seconds after the host, or never; and starts again every `lives` seconds."""
+    replicas.machine.open = {3000: {"a"}}
+    Slots(replicas.host, replicas.app).drain(Request("blue"), replicas.app.drain)
+    run(replicas, seconds=5)
+    replicas.reboot()
+    replicas.machine.open.clear()
+    recovery.rearm_retirements(replicas.host, replicas.app)
+    begun = replicas.clock.passed
+    heard: list[tuple[float, list[int]]] = []
+
+    def life(passed: float) -> None:
+        replicas.machine.started[9] = begun + passed // lives * lives
+        replicas.sensors.well["blue"] = passed >= up
+        heard.append((passed, alive(replicas)))
+
+    said = run(replicas, each=life)
+    assert said[-1].startswith("slot blue stopped")
+    assert ends - 1 <= next(passed for passed, numbers in heard if numbers != [1, 2, 3]) <= ends
+    assert replicas.clock.passed - begun < ends + 1
 
 
 def test_clock_jumps_do_not_shorten_a_drain(replicas: World) -> None:

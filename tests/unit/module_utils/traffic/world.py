@@ -100,6 +100,7 @@ class FakeMachine(Machine):
         self.clock = clock
         self.boot = "boot-1"
         self.processes: dict[int, str] = {100: "1", 1: "0"}
+        self.started: dict[int, float] = {}
         self.open: dict[int, set[str]] = {}
 
     def boot_id(self) -> str:
@@ -110,6 +111,9 @@ class FakeMachine(Machine):
 
     def start_time(self, pid: int) -> Optional[str]:
         return self.processes.get(pid)
+
+    def age(self, pid: int) -> float:
+        return self.clock.passed - self.started.get(pid, -(10.0**9))
 
     def controller(self) -> Optional[str]:
         return "10.0.0.9"
