@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,7 +150,7 @@ def test_an_edge_does_not_wait_for_its_own_verdict_when_the_other_refuses(system
         assert [record for record in requests if report.failed(record)] == []
 
 
-def test_a_killed_deployment_is_finished_by_the_next_one(system, tmp_path):
+def test_a_killed_deployment_is_finished_by_the_next_ones_together_and_no_other_release_comes_between(system, tmp_path):
     known = len(system.journal())
     with load(system, tmp_path) as logs:
         process = subprocess.Popen(command(system, "v2"), stdout=subprocess.DEVNULL, start_new_session=True)
@@ -161,8 +162,12 @@ def test_a_killed_deployment_is_finished_by_the_next_one(system, tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         txn = system.journal()[-1]["txn"]
-        said = deploy(system, "v2")
-    assert said.rc == 0, said.text
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            said, beside, other = pool.map(lambda release: deploy(system, release), ("v2", "v2", "v3"))
+    assert (said.rc, beside.rc) == (0, 0), said.text + beside.text
+    assert other.rc != 0, other.text
+    assert f"holds the lease of shop on web1 (transaction {txn})" in other.text, other.text
+    assert [status(system, edge)["lease"] for edge in EDGES] == [None, None]
     assert {replace(system, edge=edge).journal()[-1]["txn"] for edge in EDGES} == {txn}
     for edge, log in logs.items():
         there, requests = replace(system, edge=edge), requests_of(log)

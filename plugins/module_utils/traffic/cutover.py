@@ -75,8 +75,8 @@ class Cutover:
         """Before a candidate is started in a slot: that slot stands in for no other any more."""
         self.app.slot(request.to)
         active, spare = self.flags.active(), self.flags.spare()
-        tx = self.journal.pending()
-        if active == request.to and tx is not None and tx.txn == request.txn:
+        tx, last = self.journal.pending(), self.journal.last()
+        if active == request.to and last is not None and last.txn == request.txn:  # a run beside this one may have confirmed it
             return {"changed": False, "outcome": "prepared", "from": active, "to": request.to, "txn": request.txn}
         if active == request.to:
             raise SlipwayError(f"slot {active} of {self.app.name} has the traffic on {self.app.host}: no candidate starts there.")

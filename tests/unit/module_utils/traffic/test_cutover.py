@@ -402,6 +402,18 @@ def test_no_candidate_starts_where_nginx_does_not_lead(tmp_path: Path) -> None:
     assert Cutover(world.host, world.app).prepare(Request("green", "v2"))["outcome"] == "prepared"
 
 
+def test_a_second_run_of_the_same_transaction_finds_its_slot_prepared_whatever_the_first_has_come_to(world: World) -> None:
+    cutover, request = Cutover(world.host, world.app), Request("green", "v2", "t1", "tester")
+    assert cutover.prepare(request)["outcome"] == "prepared"
+    cutover.switch(request)
+    assert cutover.prepare(request) == {"changed": False, "outcome": "prepared", "from": "green", "to": "green", "txn": "t1"}
+    cutover.confirm("t1")
+    assert cutover.prepare(request)["outcome"] == "prepared"
+    assert (cutover.switch(request)["outcome"], cutover.confirm("t1")["changed"]) == ("unchanged", False)
+    with pytest.raises(SlipwayError, match="slot green of shop has the traffic on web1: no candidate starts there"):
+        cutover.prepare(Request("green", "v2", "t2", "tester"))
+
+
 def join(world: World, write: bool = True) -> dict[str, object]:
     return Cutover(world.host, world.app).join(Request("green", "v2", owner="tester"), write)
 
