@@ -177,7 +177,6 @@ def main() -> None:
         module.fail_json(msg="postgresql: nothing was changed:\n" + "\n".join(f"- {line}" for line in problems))
     sides = {side: "".join(f"{getattr(step, side)}\n" for step in steps if getattr(step, side)) for side in ("before", "after")}
     result = {"changed": bool(steps), "steps": [step.after for step in steps], "diff": sides}
-    cluster.wait_for_unit()
     proof.end(module, "postgresql", look(runner, proof.given(module.params["readback"])), result)
 
 

@@ -12,8 +12,9 @@ from ..host import files as disk
 from ..host.clock import parse_time
 from ..host.runner import Runner
 
-PROPERTIES = "Id,MainPID,ActiveState,ExecMainStartTimestamp,FragmentPath,DropInPaths,NoNewPrivileges,CapabilityBoundingSet"
-PROPERTIES += ",SystemCallFilter,ProtectSystem,ProtectHome,PrivateTmp,PrivateDevices,PrivateUsers,ProtectHostname"
+PROPERTIES = "Id,MainPID,ControlPID,ActiveState,ExecMainStartTimestamp,InactiveExitTimestamp,FragmentPath,DropInPaths"
+PROPERTIES += ",NoNewPrivileges,CapabilityBoundingSet,SystemCallFilter,ProtectSystem,ProtectHome,PrivateTmp,PrivateDevices"
+PROPERTIES += ",PrivateUsers,ProtectHostname"
 MOUNTS = ("ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateDevices")
 # By number, as the kernel has them in the sets of /proc/PID/status.
 CAPABILITIES = (
@@ -49,14 +50,19 @@ def judge(units: Iterable[Mapping[str, str]], proc: Path = Path("/proc")) -> Fou
     """The same of units whose PROPERTIES, times in UTC, are known already."""
     found = Found()
     for values in units:
-        pid = values.get("MainPID", "0")
-        if values.get("ActiveState") not in ("active", "reloading") or pid == "0":
+        pid = process(values)
+        if values.get("ActiveState") not in ("activating", "active", "reloading") or pid == "0":
             continue
         lacks = missing(values, proc, pid)
         if lacks:
             place = found.later if started_before_its_files(values) else found.missing
             place[values["Id"]] = lacks
     return found
+
+
+def process(values: Mapping[str, str]) -> str:
+    """The unit's main process, or while systemd waits for the tool that starts it that tool, which it has all from; or 0."""
+    return next((pid for pid in (values.get("MainPID", "0"), values.get("ControlPID", "0")) if pid != "0"), "0")
 
 
 def missing(values: Mapping[str, str], proc: Path, pid: str) -> list[str]:
@@ -97,7 +103,8 @@ def _shares(proc: Path, pid: str, kind: str) -> bool:
 
 def started_before_its_files(values: Mapping[str, str]) -> bool:
     """Whether a file of the unit is younger than its process."""
-    started = parse_time(values.get("ExecMainStartTimestamp", ""))
+    kind = "ExecMainStartTimestamp" if values.get("MainPID", "0") != "0" else "InactiveExitTimestamp"
+    started = parse_time(values.get(kind, ""))
     paths = [values.get("FragmentPath", ""), *values.get("DropInPaths", "").split()]
     times = [Path(path).stat().st_mtime for path in paths if path and Path(path).exists()]
     return bool(times) and started <= max(times)

@@ -311,8 +311,10 @@ class Ufw:
                     self.runner.must([program, "-D", "FORWARD", str(forward.index(" ".join(jump)) + 2)])
                 outcome.actions.append(f"{program} -I FORWARD")
         self.unguard()
-        if not (live.at_boot and self.runner.run(["systemctl", "is-active", "--quiet", UNIT]).ok):
-            self.runner.must(["systemctl", "enable", "--now", UNIT])
+        if not live.at_boot:
+            self.runner.must(["systemctl", "enable", UNIT])
+        if not self.runner.run(["systemctl", "is-active", "--quiet", UNIT]).ok:
+            self.runner.must(["systemctl", "start", UNIT])
 
     def _reload(self, ssh_ports: list[int], outcome: Optional[Outcome]) -> None:
         self.guard(ssh_ports)

@@ -143,6 +143,16 @@ def test_a_process_older_than_its_files_gets_it_later_a_younger_one_lacks_it(pro
     assert not sandbox_seen.look(Systemd({**old, "ActiveState": "inactive"}), "nginx.service", proc).later
 
 
+def test_while_systemd_waits_for_the_tool_that_starts_a_server_the_tool_is_looked_at(proc, tmp_path):
+    (proc / "7/status").write_text("NoNewPrivs:\t0\nSeccomp:\t2\nCapBnd:\t0000000000000021\n")
+    file = tmp_path / "drop.conf"
+    file.write_text("")
+    begun = time.strftime("%a %Y-%m-%d %H:%M:%S.000000 UTC", time.gmtime(time.time() + 60))
+    starting = shown(ActiveState="activating", MainPID="0", ControlPID="7", InactiveExitTimestamp=begun, DropInPaths=str(file))
+    assert sandbox_seen.look(Systemd(starting), "x.service", proc).missing == {"nginx.service": ["NoNewPrivileges"]}
+    assert not sandbox_seen.look(Systemd({**starting, "ControlPID": "0"}), "x.service", proc).missing
+
+
 def join(proc, kind):
     """Put the process into the host's namespace of this kind."""
     (proc / "7/ns" / kind).unlink()

@@ -317,6 +317,12 @@ def test_a_running_firewall_changes_in_one_transaction_for_each_family(host):
     assert not [call for call in host.calls if "force-reload" in call]
 
 
+def test_a_unit_that_is_enabled_is_started_and_not_enabled_again(host):
+    host.fail = "systemctl is-active"
+    ufw.Ufw(host, host.root).apply(build(), [22])
+    assert [call for call in host.calls if "systemctl" in call and "is-" not in call] == [f"systemctl start {ufw.UNIT}"]
+
+
 def arming(host):
     return Arming(Guard("ufw", host, root=host.root), lambda: None, 60)
 
