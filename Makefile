@@ -16,7 +16,7 @@ help: ## Show this list
 $(VENV)/.made: requirements-dev.txt
 	@echo "Installing the development tools into $(VENV) (about two minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
+	@$(VENV)/bin/python -m pip install --quiet --no-compile --requirement requirements-dev.txt
 	@touch $@
 
 .PHONY: dev

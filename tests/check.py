@@ -26,7 +26,7 @@ UNIT_TESTS = {
     "other unit tests": [sys.executable, "-m", "pytest", "tests/unit", f"--ignore={LIBRARY}"],
 }
 CHECKS = {
-    "ansible-lint": ["ansible-lint", "--offline", "--profile", "production", "-q"],
+    "ansible-lint": [sys.executable, "-m", "tests.lint", "--offline", "--profile", "production", "-q"],
     **UNIT_TESTS,
     "mypy": ["mypy", "plugins/module_utils"],
     "ruff": ["ruff", "check", *PYTHON_CODE],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The forking ansible-playbook says what ansible-playbook says."""
+"""The forking ansible-playbook says what ansible-playbook says, and a copied task is a task of its own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lint import environment
+from tests.lint.__main__ import copied
 
 GOOD = "- hosts: localhost\n  tasks: [{ansible.builtin.ping: }]\n"
 BAD = "- hosts: localhost\n  tasks: [{ansible.builtin.no_such_module: }]\n"
@@ -35,3 +36,16 @@ def test_same_status_and_output(text, status, tmp_path, forking):
     direct = ask("play.yml", tmp_path, dict(os.environ))
     assert ask("play.yml", tmp_path, forking) == direct
     assert direct[0] == status
+
+
+def test_a_copy_of_a_task_is_changed_without_the_task():
+    class Kept(dict):
+        pass
+
+    task = Kept(name="a", block=[Kept(args=[1, 2])])
+    copy = copied(task)
+    assert copy == task
+    assert type(copy) is type(copy["block"][0]) is Kept
+    copy["block"][0]["args"].append(3)
+    del copy["name"]
+    assert task == {"name": "a", "block": [{"args": [1, 2]}]}
