@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,14 @@ def test_shape(role):
     assert {"main", "verify"} <= set(spec)
     for path in (folder / "tasks").glob("*.yml"):
         assert len(path.read_text().splitlines()) <= 60, path.name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_is_imported_lies_where_the_file_that_imports_says(role):
+    """ansible-core before 2.19 ends with a traceback where it has to look further up, above a role that was included."""
+    for path in (ROOT / "roles" / role / "tasks").rglob("*.yml"):
+        for name in re.findall(r"import_tasks: (\S+)", path.read_text()):
+            assert (path.parent / name).is_file(), f"{path.relative_to(ROOT)}: {name}"
 
 
 @pytest.mark.parametrize("role", sorted(PACKAGES))
