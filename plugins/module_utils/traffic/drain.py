@@ -70,6 +70,14 @@ def load(document: object) -> Optional[Drain]:
         return None
 
 
+def limits(document: object) -> Optional[DrainLimits]:
+    """Those of a drain that was called off, as its slot keeps them; None when there are none."""
+    try:
+        return DrainLimits(**document) if isinstance(document, Mapping) else None
+    except TypeError:
+        return None
+
+
 @dataclass(frozen=True)
 class Step:
     """What to do now: stop the instance of index `stop`, or look again in `wait` seconds; neither when all is done."""

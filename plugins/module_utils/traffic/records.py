@@ -60,8 +60,8 @@ class SlotState:
 
     `fingerprint` changes with anything that needs a new start. A standby slot is drained from `retire_at` on (seconds since
     the epoch) when no traffic came to it in the last `window` seconds; `quiet_from` is since when none did. `drain` is the
-    drain under way, or, of a stopped slot, how the last one went. `proven`: the processes that passed the gate, see `slots`.
-    `place`: how and where they were started, see `places`.
+    drain under way, or, of a stopped slot, how the last one went; `limits` are those of one that requests called off. `proven`:
+    the processes that passed the gate, see `slots`. `place`: how and where they were started, see `places`.
     """
 
     slot: str
@@ -74,6 +74,7 @@ class SlotState:
     window: float = 0.0
     quiet_from: Optional[float] = None
     drain: Optional[Mapping[str, object]] = None
+    limits: Optional[Mapping[str, object]] = None
     proven: Optional[Mapping[str, object]] = None
     place: Optional[Mapping[str, object]] = None
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Optional
 
 from . import drain, upkeep
@@ -86,10 +86,12 @@ class Retirement:
     def _busy(self, known: SlotState) -> tuple[str, float]:
         """Requests come: a drain ends here, and everything begins again with a quiet time."""
         self._called_off(known, "new requests came to it")
-        if drain.load(known.drain) is not None:
+        under_way, limits = drain.load(known.drain), known.limits
+        if under_way is not None:
+            limits = asdict(under_way.limits)
             upkeep.revive(self.host, self.app, self.slot, known)
         window = known.window or self.app.drain.idle * 2
-        self.records.save_slot(replace(known, quiet_from=self.host.clock.now(), window=window, drain=None))
+        self.records.save_slot(replace(known, quiet_from=self.host.clock.now(), window=window, drain=None, limits=limits))
         again = max(min(window / 4, SELDOM), drain.LOOK)
         return f"slot {known.slot} has traffic: it stays until none came for {window:.0f} s", again
 
@@ -103,7 +105,7 @@ class Retirement:
             if known.quiet_from is None:
                 self.records.save_slot(replace(known, quiet_from=quiet_from))
             return f"slot {known.slot} is drained in {due - now:.0f} s, {total} connections", min(due - now, drain.LOOK)
-        begun = Drain(self.host.machine.moment(self.host.clock), self.app.drain)
+        begun = Drain(self.host.machine.moment(self.host.clock), drain.limits(known.limits) or self.app.drain)
         self.records.save_slot(replace(known, quiet_from=quiet_from, drain=begun.saved()))
         self.records.remember("draining", slot=known.slot, release=known.release, owner="retirement", open=total)
         return f"slot {known.slot} is being drained of {total} connections", SOON

@@ -164,7 +164,8 @@ class Slots:
         state = "active" if known.state == "active" else "staged"
         if write and known.state != state:
             self.host.retire_timer(self.app.name, slot.name).cancel()
-            self.records.save_slot(replace(known, state=state, retire_at=None, drain=None, proven=who(self.host, driver)))
+            proven = who(self.host, driver)
+            self.records.save_slot(replace(known, state=state, retire_at=None, drain=None, limits=None, proven=proven))
         return {**self._result(slot, state, known.release), "changed": known.state != state, "outdated": False}
 
     def _well(self, slot: Slot, driver: Driver, release: str) -> Optional[str]:
@@ -269,7 +270,7 @@ class Slots:
         if write and changed:
             window = min(QUIET, after / 2)
             self.host.retire_timer(self.app.name, slot.name).cancel()
-            wanted = replace(known, state="standby", retire_at=retire_at, window=window, quiet_from=None, drain=None)
+            wanted = replace(known, state="standby", retire_at=retire_at, window=window, quiet_from=None, drain=None, limits=None)
             self.records.save_slot(wanted)
             self.host.arm_retire(self.app.name, slot.name, after - window)
         return {
@@ -326,7 +327,7 @@ class Slots:
 
     def serve_again(self, slot: Slot, known: SlotState) -> None:
         """The slot has the traffic again: no drain goes on, and instances that one stopped are started."""
-        self.records.save_slot(replace(known, state="active", retire_at=None, drain=None))
+        self.records.save_slot(replace(known, state="active", retire_at=None, drain=None, limits=None))
         if drain.load(known.drain) is not None:
             from . import upkeep
 

@@ -266,6 +266,27 @@ def test_requests_from_an_edge_elsewhere_call_a_drain_off(replicas: World) -> No
     assert run(replicas)[-1].startswith("slot blue stopped")
 
 
+def test_a_drain_that_requests_called_off_begins_anew_with_its_own_times(replicas: World) -> None:
+    slots, short = Slots(replicas.host, replicas.app), retire.limits(replicas.app, {"http": 2.0, "websockets": 8.0, "pace": 0.0})
+    for state, wanted in (("standby", short), ("active", replicas.app.drain)):
+        replicas.machine.open = {3000: {"a"}}
+        slots.drain(Request("blue", active="green"), short)
+        run(replicas, seconds=2)
+        run(replicas, seconds=4, each=lambda passed: replicas.machine.open[3000].add(f"n{passed}"))
+        assert replicas.history()[-1] == "drain_called_off"
+        if state == "active":  # moved back on purpose, and away again
+            slots.mark_active(Request("blue", active="blue"))
+            slots.mark_active(Request("green", active="green"))
+            slots.standby(Request("blue", active="green"), 100)
+            replicas.clock.advance(100)
+        run(replicas, seconds=60)
+        assert drain.load(kept(replicas).drain).limits == wanted  # type: ignore[union-attr]
+        assert kept(replicas).state == ("stopped" if state == "standby" else "standby")
+        replicas.machine.open.clear()
+        slots.start(Request("blue", Artifact("v1"), "green"))
+    assert drain.limits({"older": 1}) is None
+
+
 def test_requests_revive_instances_that_were_stopped_already(replicas: World) -> None:
     replicas.clock.advance(100)
     replicas.machine.open = {3000: {"a"}, 3001: {"b"}, 3002: {"c"}}
