@@ -24,9 +24,11 @@ description:
 author: slipway.server contributors
 options:
   state:
-    description: What the cluster has to be; C(judged) only looks.
+    description:
+      - What the cluster has to be; C(judged) only looks.
+      - C(marked) looks, and has a primary write a word into its log before, so that nobody has its RV(position) but who receives.
     type: str
-    choices: [leading, following, rejoined, promoted, fenced, unfenced, judged]
+    choices: [leading, following, rejoined, promoted, fenced, unfenced, judged, marked]
     default: following
   version:
     description: Major version of the cluster C(main); empty means the only one of the host.
@@ -132,7 +134,7 @@ PRIMARY = {
     "sslmode": {"type": "str", "choices": list(SSLMODES), "default": "require"},
     "ca": {"type": "path", "default": ""},
 }
-STATES = ["leading", "following", "rejoined", "promoted", "fenced", "unfenced", "judged"]
+STATES = ["leading", "following", "rejoined", "promoted", "fenced", "unfenced", "judged", "marked"]
 SPEC = {
     "state": {"type": "str", "choices": STATES, "default": "following"},
     "version": {"type": "str", "default": ""},
@@ -151,7 +153,7 @@ def act(module: AnsibleModule, standby: library.Standby) -> library.Outcome:
     """Do what was asked for; raises StandbyError."""
     params, check = module.params, module.check_mode
     state = params["state"]
-    simple = {"promoted": standby.promote, "fenced": standby.fence, "unfenced": standby.unfence}
+    simple = {"promoted": standby.promote, "fenced": standby.fence, "unfenced": standby.unfence, "marked": standby.mark}
     if state in simple:
         return simple[state](check)
     if state == "judged":

@@ -110,12 +110,13 @@ def test_a_standby_that_is_cut_off_does_not_know_what_it_lacks():
     address = OLDER.on(OLDER.one, "hostname", "-I").strip()
     for chain, flag in (("INPUT", "-s"), ("OUTPUT", "-d")):
         OLDER.on(OLDER.two, "iptables", "-I", chain, "1", flag, address, "-j", "DROP")
-    written = OLDER.write()
     assert OLDER.streams(OLDER.two)
     refused = OLDER.promote(OLDER.two, OLDER.one, "stop")
     assert refused.rc != 0
     assert "bytes that the primary had written" in " ".join(refused.output.split())
+    assert "Stop the old primary" not in refused.output
     assert OLDER.leads(OLDER.one)
+    written = OLDER.write()
     for chain in ("INPUT", "OUTPUT"):
         OLDER.on(OLDER.two, "iptables", "-D", chain, "1")
     assert OLDER.rows(OLDER.two, written) == written

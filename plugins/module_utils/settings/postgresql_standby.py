@@ -40,6 +40,8 @@ MAY_REWIND = """
 SELECT bool_and(has_function_privilege({user}, 'pg_catalog.' || one, 'EXECUTE'))
   FROM string_to_table({functions}, ';') one WHERE EXISTS (SELECT FROM pg_roles WHERE rolname = {user});
 """
+WORD = "SET synchronous_commit = local; SELECT pg_logical_emit_message(true, 'slipway', 'promotion')"
+"""A synchronous standby that hangs would be waited for."""
 
 
 class StandbyError(Exception):
@@ -195,6 +197,16 @@ class Standby:
             if self.clock.monotonic() >= end:
                 raise StandbyError(f"{verdict}, also after {deadline:g} s")
             self.clock.sleep(0.5)
+
+    def mark(self, check_mode: bool = False) -> Outcome:
+        """Have a primary write a word into its log: whoever replays it receives still, which an idle one's end does not tell."""
+        outcome = Outcome(state=self.observe())
+        if outcome.state is None or outcome.state.standby or check_mode:
+            return outcome
+        with contextlib.suppress(SqlError):  # one that cannot write has nothing that a standby could lack
+            self._psql().must(WORD)
+            outcome.state = self.observe()
+        return outcome
 
     def fence(self, check_mode: bool = False) -> Outcome:
         """Stop the server and keep it from starting again, also at boot; raises StandbyError."""

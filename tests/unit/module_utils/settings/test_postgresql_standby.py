@@ -85,6 +85,9 @@ class Host:
         if argv[:2] == ["systemctl", "start"] and not self.masked:
             self.state = STREAMS if (self.data / "standby.signal").exists() else ALONE
             self._listens()
+        if "pg_logical_emit_message" in str(data) and self.state:
+            self.state = {**self.state, "position": self.state.get("position", 0) + 8}
+            return Result(0, "0/8\n", "")
         if "pg_promote" in str(data):
             self.state = ALONE
             return Result(0, "t\n", "")
@@ -210,6 +213,22 @@ def test_a_fence_says_where_the_log_ends_also_again_and_is_taken_back(tmp_path: 
     assert not host.masked
     assert host.state is not None
     assert server.unfence().steps == []
+
+
+def test_a_word_in_the_log_of_a_primary_is_what_no_standby_has_yet(tmp_path: Path) -> None:
+    host, server = made(tmp_path, {**ALONE, "position": 100})
+    assert server.mark(check_mode=True).state == server.observe()
+    marked = server.mark().state
+    assert marked is not None
+    assert marked.position == 108
+    host.fails = "psql"
+    assert server.mark().state is None  # nothing is refused for one that cannot be asked
+    host.fails = ""
+    host.state = {**STREAMS, "position": 100}
+    assert server.mark().state == server.observe()
+    assert "has not replayed 8 bytes" in lag.Limits(bytes=0, reached=marked.position).verdict(server.observe())
+    host.state = None
+    assert server.mark().state is None
 
 
 @pytest.mark.parametrize("state", ["in production", "shut down in recovery", "shutting down"])
