@@ -31,7 +31,7 @@ demo-down: $(VENV)/.made ## Remove what `make demo` made
 	@python -m tests.fleet down demo
 
 .PHONY: check
-check: $(VENV)/.made ## Lint and the quick unit tests, in little more than a minute
+check: $(VENV)/.made ## Lint and the quick unit tests, in about a minute
 	@python -m tests.check
 
 .PHONY: search
