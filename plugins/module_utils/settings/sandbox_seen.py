@@ -12,9 +12,9 @@ from ..host import files as disk
 from ..host.clock import parse_time
 from ..host.runner import Runner
 
-PROPERTIES = "Id,MainPID,ControlPID,ActiveState,ExecMainStartTimestamp,InactiveExitTimestamp,FragmentPath,DropInPaths"
-PROPERTIES += ",NoNewPrivileges,CapabilityBoundingSet,SystemCallFilter,ProtectSystem,ProtectHome,PrivateTmp,PrivateDevices"
-PROPERTIES += ",PrivateUsers,ProtectHostname"
+PROPERTIES = "Id,MainPID,ControlPID,ActiveState,SubState,ExecMainStartTimestamp,InactiveExitTimestamp,FragmentPath"
+PROPERTIES += ",DropInPaths,NoNewPrivileges,CapabilityBoundingSet,SystemCallFilter,ProtectSystem,ProtectHome,PrivateTmp"
+PROPERTIES += ",PrivateDevices,PrivateUsers,ProtectHostname"
 MOUNTS = ("ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateDevices")
 # By number, as the kernel has them in the sets of /proc/PID/status.
 CAPABILITIES = (
@@ -51,7 +51,8 @@ def judge(units: Iterable[Mapping[str, str]], proc: Path = Path("/proc")) -> Fou
     found = Found()
     for values in units:
         pid = process(values)
-        if values.get("ActiveState") not in ("activating", "active", "reloading") or pid == "0":
+        # What runs before and after the start may be declared to have no sandbox.
+        if (values.get("ActiveState") not in ("active", "reloading") and values.get("SubState") != "start") or pid == "0":
             continue
         lacks = missing(values, proc, pid)
         if lacks:

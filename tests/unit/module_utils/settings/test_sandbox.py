@@ -148,9 +148,11 @@ def test_while_systemd_waits_for_the_tool_that_starts_a_server_the_tool_is_looke
     file = tmp_path / "drop.conf"
     file.write_text("")
     begun = time.strftime("%a %Y-%m-%d %H:%M:%S.000000 UTC", time.gmtime(time.time() + 60))
-    starting = shown(ActiveState="activating", MainPID="0", ControlPID="7", InactiveExitTimestamp=begun, DropInPaths=str(file))
+    starting = shown(ActiveState="activating", SubState="start", MainPID="0", ControlPID="7")
+    starting.update(InactiveExitTimestamp=begun, DropInPaths=str(file))
     assert sandbox_seen.look(Systemd(starting), "x.service", proc).missing == {"nginx.service": ["NoNewPrivileges"]}
-    assert not sandbox_seen.look(Systemd({**starting, "ControlPID": "0"}), "x.service", proc).missing
+    for other in ({"ControlPID": "0"}, {"SubState": "start-pre"}):
+        assert not sandbox_seen.look(Systemd({**starting, **other}), "x.service", proc).missing
 
 
 def join(proc, kind):
